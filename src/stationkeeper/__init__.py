@@ -1,0 +1,1 @@
+"""Stationkeeper: operate fleets of energy and water telemetry stations."""

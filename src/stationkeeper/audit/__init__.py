@@ -1,0 +1,1 @@
+"""Signed, chained audit records."""

@@ -1,0 +1,1 @@
+"""Strict Modbus client, register codec and fleet stop."""

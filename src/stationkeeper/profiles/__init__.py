@@ -1,0 +1,1 @@
+"""Device profiles: the contract of a device type."""

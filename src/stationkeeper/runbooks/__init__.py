@@ -1,0 +1,1 @@
+"""Runbook descriptions, inputs, locks and the pending ledger."""

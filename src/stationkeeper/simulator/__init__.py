@@ -1,0 +1,1 @@
+"""Simulated batteries and meters that speak Modbus TCP."""

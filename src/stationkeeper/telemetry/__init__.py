@@ -1,0 +1,1 @@
+"""Gaps, freshness and reconciliation of stored telemetry."""
