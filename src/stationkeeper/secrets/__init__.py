@@ -1,0 +1,1 @@
+"""Secrets of an inventory: created once, never shown."""
