@@ -1,8 +1,48 @@
-# Entry points. `make demo` and `make test` set up what they need on a Debian 12 or 13 machine (as root).
+# Entry points. `make demo` and `make test` set up what they need on a Debian 12 or 13 machine, as root.
 SHELL := /bin/bash
-VENV := .venv
-PY := $(VENV)/bin/python
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
+INVENTORY ?= inventories/flux
+RINGS ?=
 
-.PHONY: setup demo test lint lab-up lab-down docs
+LAB_PACKAGES := systemd-container mmdebstrap nftables iproute2 openssh-client e2fsprogs ca-certificates python3 python3-venv mbpoll
+TEST_PACKAGES := postgresql
+
+.PHONY: help setup setup-test demo test lint lab-up lab-down docs lock
+
+help:
+	@echo "make demo      boot the Flux system on real hosts and watch it work (minutes)"
+	@echo "make test      all four rings of tests; RINGS='unit contract' for some"
+	@echo "make lint      the linters of ring 2"
+	@echo "make lab-up    boot the hosts of INVENTORY (default inventories/flux)"
+	@echo "make lab-down  end every lab of this machine and remove its hosts"
+	@echo "make docs      generate the runbooks' and roles' pages"
+	@echo "make lock      resolve the Python requirements anew"
+
+setup:
+	@lab/bootstrap.sh $(LAB_PACKAGES)
+
+setup-test:
+	@lab/bootstrap.sh $(LAB_PACKAGES) $(TEST_PACKAGES)
+
+demo: setup
+	@python lab/demo.py
+
+test: setup-test
+	@python tests/run_rings.py $(RINGS)
+
+lint: setup
+	ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint --offline --profile production -q
+
+lab-up: setup
+	lab/labctl up $(INVENTORY)
+
+lab-down: setup
+	lab/labctl down --all --purge
+
+docs: setup
+	stationkeeper runbooks docs
+
+lock: setup
+	pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --extra control --extra test -o requirements/control.txt pyproject.toml

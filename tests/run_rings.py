@@ -1,0 +1,164 @@
+"""Run the four rings of tests, print progress and one summary line for each ring.
+
+Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecule scenarios, two at a time),
+ring 4 runbooks and drills (pytest, on a whole system in the lab). The output of each step goes to
+``.state/test/<step>.log``; a failing step's last lines are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / ".state" / "test"
+SCENARIOS_AT_ONCE = 2
+LINES_SHOWN_ON_FAILURE = 60
+
+
+@dataclass
+class Step:
+    """One command of a ring and what came of it."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def log(self) -> Path:
+        return LOGS / f"{self.name.replace(' ', '-')}.log"
+
+    @property
+    def report(self) -> Path:
+        return LOGS / f"{self.name.replace(' ', '-')}.xml"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(step: Step) -> Step:
+    """Run one step and fill in its counts; a step without a pytest report counts as one test."""
+    say(f"  {step.name} …")
+    step.report.unlink(missing_ok=True)
+    started = time.monotonic()
+    with step.log.open("w") as log:
+        code = subprocess.run(
+            step.command,
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", **step.environment},
+            check=False,
+        ).returncode
+    step.seconds = time.monotonic() - started
+    if step.report.exists():
+        count_report(step)
+    if code == 0 and step.passed + step.failed == 0:
+        step.passed = 1
+    if code != 0:
+        step.failed = max(step.failed, 1)
+        tail = "\n".join(step.log.read_text(errors="replace").splitlines()[-LINES_SHOWN_ON_FAILURE:])
+        say(f"  {step.name} FAILED (exit {code}); whole output in {step.log.relative_to(ROOT)}\n{tail}")
+    else:
+        say(f"  {step.name} ok, {step.seconds:.0f} s")
+    return step
+
+
+def count_report(step: Step) -> None:
+    """Read passed, failed and skipped from the JUnit report of a pytest run."""
+    for suite in ElementTree.parse(step.report).getroot().iter("testsuite"):  # noqa: S314 - our own file
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = int(suite.get("skipped", 0))
+        step.failed += failed
+        step.skipped += skipped
+        step.passed += int(suite.get("tests", 0)) - failed - skipped
+
+
+def pytest_step(name: str, *paths: str) -> Step:
+    step = Step(name, [])
+    step.command = ["pytest", "-q", "--durations=10", f"--junit-xml={step.report}", *paths]
+    return step
+
+
+def unit() -> list[Step]:
+    return [run(pytest_step("unit", "tests/unit"))]
+
+
+def contract() -> list[Step]:
+    steps = [
+        Step("ruff check", ["ruff", "check", "."]),
+        Step("ruff format", ["ruff", "format", "--check", "."]),
+        Step("mypy", ["mypy"]),
+        Step("yamllint", ["yamllint", "--strict", "."]),
+        Step("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "-q"]),
+        pytest_step("contract", "tests/contract"),
+    ]
+    return [run(step) for step in steps]
+
+
+def hosts() -> list[Step]:
+    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    steps = [Step(f"molecule {name}", ["molecule", "test", "--scenario-name", name]) for name in names]
+    with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
+        return list(pool.map(run, steps))
+
+
+def system() -> list[Step]:
+    return [run(pytest_step("system", "tests/integration", "tests/drills"))]
+
+
+RINGS: dict[str, tuple[str, Callable[[], list[Step]]]] = {
+    "unit": ("ring 1, unit", unit),
+    "contract": ("ring 2, contract", contract),
+    "hosts": ("ring 3, hosts", hosts),
+    "system": ("ring 4, runbooks and drills", system),
+}
+
+
+def main() -> int:
+    """Run the chosen rings (all by default); exit 1 when anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("rings", nargs="*", choices=[*RINGS, []], help="default: all four")
+    chosen = parser.parse_args().rings or list(RINGS)
+    shutil.rmtree(LOGS, ignore_errors=True)
+    LOGS.mkdir(parents=True)
+    began = time.monotonic()
+    summary: list[str] = []
+    totals = [0, 0, 0]
+    for name in chosen:
+        title, function = RINGS[name]
+        say(f"{title}:")
+        started = time.monotonic()
+        steps = function()
+        counts = [sum(getattr(step, key) for step in steps) for key in ("passed", "failed", "skipped")]
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        state = "FAILED" if counts[1] else "ok"
+        summary.append(
+            f"{title:<30} {state:<6} {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped"
+            f" in {time.monotonic() - started:.0f} s"
+        )
+    say("\nSummary")
+    for line in summary:
+        say(line)
+    say(f"whole run: {time.monotonic() - began:.0f} s")
+    say(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    return 1 if totals[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
