@@ -1,0 +1,120 @@
+"""Install a wheelhouse on a station as a release of its own and switch to it in one step.
+
+``<root>/releases/<content id>`` is a virtual environment and ``<root>/venv`` a symbolic link to the one
+in force. A power cut at any moment leaves either the old release or the new one, never half of one.
+Runs on the station with nothing but its python3 (standard library only).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+STAMP = "stationkeeper-release.json"
+_KEPT = 2
+_TIMEOUT_S = 900
+
+
+class ReleaseError(Exception):
+    """The release cannot be installed; the one in force is untouched."""
+
+
+def installed(root: Path) -> str | None:
+    """Return the content id of the release in force, or None when there is none that can run."""
+    link = root / "venv"
+    try:
+        stamp = json.loads((link / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    # A system upgrade may take the interpreter away that the environment was made from.
+    usable = stamp.get("python") == _python() and os.access(link / "bin" / "stationkeeper", os.X_OK)
+    return str(stamp["content_id"]) if usable and "content_id" in stamp else None
+
+
+def install(root: Path, archive: Path, identity: str) -> bool:
+    """Make ``identity`` the release in force; returns whether anything changed.
+
+    Raises ReleaseError when the archive is unusable or pip refuses it.
+    """
+    if installed(root) == identity:
+        return False
+    release = root / "releases" / identity
+    if release.exists():  # the rest of an interrupted run, or an environment of another Python
+        shutil.rmtree(release)
+    release.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _build(release, archive)
+    except BaseException:
+        shutil.rmtree(release, ignore_errors=True)
+        raise
+    stamp = {"content_id": identity, "python": _python()}
+    (release / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+    os.sync()  # the files first, then the link: an SD card may lose power between the two
+    _switch(root / "venv", release)
+    _prune(root / "releases", in_force=identity)
+    return True
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _build(release: Path, archive: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="stationkeeper-wheels-") as scratch:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(scratch, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise ReleaseError(f"wheelhouse {archive} cannot be unpacked: {error}") from error
+        wheels = Path(scratch)
+        pip = _one(wheels, "pip-*.whl") / "pip"
+        own = _one(wheels, "stationkeeper-*.whl")
+        # Without ensurepip: Debian keeps that in a package of its own, and pip comes in the wheelhouse.
+        _run([sys.executable, "-m", "venv", "--without-pip", str(release)])
+        python = str(release / "bin" / "python")
+        offline = ["install", "--quiet", "--no-index", "--disable-pip-version-check", "--no-cache-dir"]
+        locked = ["--find-links", str(wheels), "--require-hashes", "-r", str(wheels / "requirements.txt")]
+        _run([python, str(pip), *offline, *locked])
+        _run([python, str(pip), *offline, "--no-deps", str(own)])
+        _run([str(release / "bin" / "stationkeeper"), "--help"])
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise ReleaseError(f"the wheelhouse holds {len(found)} files {pattern}, exactly one is needed")
+    return found[0]
+
+
+def _run(command: list[str]) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "PIP_CONFIG_FILE": os.devnull, "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ReleaseError(f"{command[0]} could not be run: {error}") from error
+    if done.returncode != 0:
+        raise ReleaseError(f"{' '.join(command[:4])} … failed: {done.stderr.strip()[-2000:]}")
+
+
+def _switch(link: Path, release: Path) -> None:
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(release)
+    if link.is_dir() and not link.is_symlink():
+        raise ReleaseError(f"{link} is a directory, not the link to a release; move it away and run again")
+    fresh.replace(link)
+
+
+def _prune(releases: Path, in_force: str) -> None:
+    others = [path for path in releases.iterdir() if path.is_dir() and path.name != in_force]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in others[_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
