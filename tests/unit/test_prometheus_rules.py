@@ -1,0 +1,76 @@
+"""The alert rules: each has its labels, a runbook that exists, and tests that pass under promtool."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from debian_tools import tool
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
+RULE_FILES = sorted(RULES.glob("*.yml"))
+TEST_FILES = sorted((RULES / "tests").glob("*_test.yml"))
+SEVERITIES = {"critical", "warning", "info", "none"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return every alerting rule of every file."""
+    groups = [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+def promtool(*arguments: str | Path, cwd: Path = RULES) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [tool("promtool"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.name)
+def test_promtool_accepts_the_rules(path: Path) -> None:
+    checked = promtool("check", "rules", path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.name)
+def test_promtool_passes_the_rules_tests(path: Path) -> None:
+    tested = promtool("test", "rules", path.name, cwd=path.parent)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in SEVERITIES
+    assert rule["labels"]["owner"] in {"operations", "platform"}
+    assert rule["annotations"]["summary"]
+    runbook = REPOSITORY / "playbooks" / f"{rule['annotations']['runbook']}.yml"
+    assert runbook.is_file(), f"{rule['alert']} leads to a runbook that does not exist: {runbook.name}"
+
+
+def test_every_alert_is_tested_firing_and_quiet() -> None:
+    cases = [
+        case
+        for path in TEST_FILES
+        for group in yaml.safe_load(path.read_text())["tests"]
+        for case in group["alert_rule_test"]
+    ]
+    firing = {case["alertname"] for case in cases if case["exp_alerts"]}
+    quiet = {case["alertname"] for case in cases if not case["exp_alerts"]}
+    # The watchdog fires always: that is its purpose, and it has no quiet case.
+    for name in {rule["alert"] for rule in alerts()}:
+        assert name in firing, f"no test in which {name} fires"
+        assert name in quiet or name == "Watchdog", f"no test in which {name} stays quiet"
+
+
+def test_a_broken_rule_is_noticed(tmp_path: Path) -> None:
+    """The tests can fail: with one threshold changed, promtool refuses."""
+    (tmp_path / "tests").mkdir()
+    rules = (RULES / "flux.yml").read_text()
+    (tmp_path / "flux.yml").write_text(rules.replace("_soe_percent < 10", "_soe_percent < 1"))
+    (tmp_path / "tests" / "flux_test.yml").write_text((RULES / "tests" / "flux_test.yml").read_text())
+    tested = promtool("test", "rules", "flux_test.yml", cwd=tmp_path / "tests")
+    assert tested.returncode != 0
+    assert "BatterySOELow" in tested.stdout + tested.stderr
