@@ -131,7 +131,7 @@ def _own_wheel(repository: Path, identity: str, wheels: Path) -> None:
             r'^version = "([0-9][0-9.]*)"$', rf'version = "\1+{identity}"', project, flags=re.M
         )
         if count != 1:
-            raise WheelhouseError('pyproject.toml has no line `version = "X.Y.Z"` to mark with the content id')
+            raise WheelhouseError('pyproject.toml has no line `version = "X.Y.Z"` that could be marked')
         (stage / "pyproject.toml").write_text(marked, encoding="utf-8")
         readme = repository / "README.md"
         (stage / "README.md").write_text(readme.read_text(encoding="utf-8") if readme.exists() else "")
