@@ -1,0 +1,93 @@
+"""``stationkeeper controller``: run it, check its configuration, handle the latch, tell its state."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from pathlib import Path
+
+from stationkeeper.controller import latch
+from stationkeeper.controller.config import load, load_database
+from stationkeeper.controller.merge import ConfigError
+
+CONFIG_DIR = Path("/etc/bess_controller")
+STATE_DIR = Path("/var/lib/bess_controller")
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    problems: list[str] = []
+    if arguments.config is None and arguments.database is None:
+        print("check-config: give --config or --database", file=sys.stderr)
+        return 2
+    if arguments.config is not None:
+        try:
+            loaded = load(arguments.config, arguments.override, arguments.profiles)
+            print(f"valid: site {loaded.config.site}, hash {loaded.hash}")
+        except ConfigError as error:
+            problems += error.problems
+    if arguments.database is not None:
+        try:
+            settings = load_database(arguments.database)
+            print(f"valid: database {settings.name} at {', '.join(settings.hosts)}")
+        except ConfigError as error:
+            problems += error.problems
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _latch(arguments: argparse.Namespace) -> int:
+    places = {"directory": arguments.state_dir / "latch", "fallback": arguments.runtime_dir / "latch"}
+    who = os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        if arguments.action == "set":
+            done = latch.set_latch(reason=arguments.reason, who=who, id=arguments.id, **places)
+            result = {"changed": done.changed, "warnings": list(done.warnings)} | done.after.as_dict()
+        elif arguments.action == "clear":
+            done = latch.clear_latch(**places)
+            result = {"changed": done.changed} | done.after.as_dict()
+        else:
+            result = latch.read_latch(**places).as_dict()
+    except latch.LatchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stationkeeper controller", description=__doc__)
+    actions = parser.add_subparsers(required=True)
+    places = argparse.ArgumentParser(add_help=False)
+    places.add_argument("--config-dir", type=Path, default=CONFIG_DIR)
+    places.add_argument("--state-dir", type=Path, default=STATE_DIR)
+    places.add_argument("--runtime-dir", type=Path, default=latch.FALLBACK_DIRECTORY.parent)
+
+    check = actions.add_parser(
+        "check-config", help="validate files before they are put in place (exit 0 or 1)"
+    )
+    check.add_argument("--config", type=Path)
+    check.add_argument("--override", type=Path)
+    check.add_argument("--database", type=Path)
+    check.add_argument("--profiles", type=Path, default=CONFIG_DIR / "profiles")
+    check.set_defaults(run=_check_config)
+
+    handle = actions.add_parser("latch", help="the emergency-stop latch", parents=[places])
+    verbs = handle.add_subparsers(dest="action", required=True)
+    engage = verbs.add_parser("set", help="stop: hold 0 kW until it is cleared")
+    engage.add_argument("--reason", required=True)
+    engage.add_argument("--id", default="by-hand")
+    verbs.add_parser("clear", help="release")
+    verbs.add_parser("show", help="tell whether the station is latched")
+    handle.set_defaults(run=_latch)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """Run one action and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    result: int = parsed.run(parsed)
+    return result
