@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
         _, arguments = self.validate_argument_spec({"timeout_s": {"type": "float", "default": 3.0}})
         try:
             run = self._open(variables, float(arguments["timeout_s"]))
-        except (DescriptionError, InputError, opening.Refused, pending.LedgerError) as error:
+        except (DescriptionError, InputError, opening.RefusedError, pending.LedgerError) as error:
             raise AnsibleActionFail(f"Refused: {error}") from error
         result.update(changed=False, run=run)
         return result
@@ -119,7 +119,7 @@ class ActionModule(ActionBase):
         try:
             return [host.name for host in manager.get_hosts(pattern=pattern)]
         except AnsibleError as error:
-            raise opening.Refused(f"Target `{pattern}` is no host pattern: {error}") from error
+            raise opening.RefusedError(f"Target `{pattern}` is no host pattern: {error}") from error
 
 
 def _endpoints(targets: list[str], hostvars: Any) -> list[probe.Endpoint]:
@@ -139,9 +139,9 @@ def _require_audit(description: Description, run_id: str) -> None:
     try:
         from stationkeeper.audit.chain import run_is_recorded
     except ImportError as error:
-        raise opening.Refused(f"The audit trail is not available ({error}).") from error
+        raise opening.RefusedError(f"The audit trail is not available ({error}).") from error
     if not run_id or not run_is_recorded(run_id):
-        raise opening.Refused(
+        raise opening.RefusedError(
             "The audit trail holds no START of this run, and a runbook of risk "
             f"`{description.risk}` does not act without one. Enable the callback `audit` "
             "(callbacks_enabled in ansible.cfg) and see that its directory is writable."

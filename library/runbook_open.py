@@ -13,7 +13,8 @@ description:
     refused. Variables that AWX adds by itself (C(awx_) and C(tower_)) are recorded.
   - A runbook of risk C(change), C(destructive) or C(safety) needs C(reason); C(destructive) also needs
     C(confirm) equal to C(target). Check mode needs neither.
-  - Outside of check mode, refuses risks C(change) and C(destructive) when the audit trail holds no START of this run.
+  - Outside of check mode, refuses risks C(change) and C(destructive) when the audit trail
+    holds no START of this run.
   - Resolves C(target) within the runbook's target group. A read-only runbook without C(target) takes the
     whole group. A C(--limit) that leaves out a target is refused.
   - Connects to every target's ssh port at once and waits for the banner; refuses when fewer hosts answer

@@ -104,18 +104,19 @@ def add_up(
 
 
 def _classify(host: str, result: Any, probed: Mapping[str, str], observed: Observed) -> Row | None:
-    if isinstance(result, Mapping):
-        status = str(result.get("status", ""))
-        if status not in STATUS_SETS:
-            return None
-        message = str(result.get("message", ""))
-        # `ignore_unreachable` lets a play run on over a dead host, up to a task that says "ok" (it
-        # needs no connection). A word of the play is no proof; a measured outcome is.
-        if status in {"ok", "changed"} and host in observed.unreachable:
-            return Row(host, "unreachable", "unreachable", observed.unreachable[host])
-        return Row(host, status, STATUS_SETS[status], message)
-    if result is not None:
+    if result is None:
+        return _without_result(host, probed, observed)
+    status = str(result.get("status", "")) if isinstance(result, Mapping) else ""
+    if status not in STATUS_SETS:
         return None
+    # `ignore_unreachable` lets a play run on over a dead host, up to a task that says "ok" (it
+    # needs no connection). A word of the play is no proof; a measured outcome is.
+    if status in {"ok", "changed"} and host in observed.unreachable:
+        return Row(host, "unreachable", "unreachable", observed.unreachable[host])
+    return Row(host, status, STATUS_SETS[status], str(result.get("message", "")))
+
+
+def _without_result(host: str, probed: Mapping[str, str], observed: Observed) -> Row | None:
     if host in probed:
         return Row(host, "unreachable", "unreachable", probed[host])
     if host in observed.unreachable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +96,8 @@ def _target_problems(description: Description, target: str | None, *, limit_pend
     if target or limit_pending or description.risk == "read":
         return []
     return [
-        f"No target given: add -e target=<host, group, pattern or all> (within group {description.target_group})."
+        "No target given: add -e target=<host, group, pattern or all> "
+        f"(within group {description.target_group})."
     ]
 
 
@@ -181,7 +183,7 @@ def _number(name: str, value: Any) -> float:
         number = float(value)
     except ValueError:
         raise ValueError(f"Input `{name}` must be a number, not {value!r}.") from None
-    if number != number or number in {float("inf"), float("-inf")}:
+    if not math.isfinite(number):
         raise ValueError(f"Input `{name}` must be a finite number, not {value!r}.")
     return number
 

@@ -10,7 +10,7 @@ from stationkeeper.runbooks.inputs import Inputs
 from stationkeeper.runbooks.probe import Knock
 
 
-class Refused(RuntimeError):
+class RefusedError(RuntimeError):
     """The run does not start; the text says why and how to go on."""
 
 
@@ -30,7 +30,7 @@ def resolve_targets(
     match: Callable[[str], Iterable[str]],
     pending: Iterable[str] | None = None,
 ) -> list[str]:
-    """The intended hosts in inventory order, or Refused.
+    """The intended hosts in inventory order, or RefusedError.
 
     `match` resolves a host pattern. Without a target a read-only runbook takes its whole target group.
     `all` means all of the target group; any other pattern must lie within it. `pending` restricts the
@@ -38,7 +38,7 @@ def resolve_targets(
     """
     group = description.target_group
     if group not in groups:
-        raise Refused(
+        raise RefusedError(
             f"The inventory has no group `{group}`, which this runbook acts on. "
             "Is it the right inventory (-i inventories/<system>)?"
         )
@@ -48,12 +48,13 @@ def resolve_targets(
     else:
         hosts = list(match(str(inputs.target)))
         if not hosts:
-            raise Refused(
-                f"No host matches target `{inputs.target}`. Hosts of group {group}: {', '.join(members) or 'none'}."
+            raise RefusedError(
+                f"No host matches target `{inputs.target}`. "
+                f"Hosts of group {group}: {', '.join(members) or 'none'}."
             )
         outside = sorted(set(hosts) - set(members))
         if outside:
-            raise Refused(
+            raise RefusedError(
                 f"Target `{inputs.target}` contains {', '.join(outside)}, outside of group {group}, "
                 "which this runbook acts on."
             )
@@ -62,9 +63,9 @@ def resolve_targets(
         due = set(pending)
         targets = [host for host in targets if host in due]
         if not targets:
-            raise Refused("Nothing is pending for this runbook and target: there is nothing to do.")
+            raise RefusedError("Nothing is pending for this runbook and target: there is nothing to do.")
     if not targets:
-        raise Refused(f"Group {group} has no hosts: there is nothing to act on.")
+        raise RefusedError(f"Group {group} has no hosts: there is nothing to act on.")
     return targets
 
 
@@ -74,14 +75,14 @@ def check_limit(targets: list[str], limited: Iterable[str] | None, limit: str) -
         return
     left_out = sorted(set(targets) - set(limited))
     if left_out:
-        raise Refused(
+        raise RefusedError(
             f"--limit {limit} would leave out {', '.join(left_out)} of the targets. "
             "A runbook is restricted with -e target=…, so that what it intends is on record."
         )
 
 
 def partition(description: Description, targets: list[str], knocks: dict[str, Knock]) -> Partition:
-    """Split the targets by who answered; Refused when fewer than the runbook's minimum did.
+    """Split the targets by who answered; RefusedError when fewer than the runbook's minimum did.
 
     A host without an entry in `knocks` was not probed and counts as reachable.
     """
@@ -92,7 +93,7 @@ def partition(description: Description, targets: list[str], knocks: dict[str, Kn
     needed = required_count(description, len(targets))
     if len(reachable) < needed:
         detail = "; ".join(f"{host} ({why})" for host, why in unreachable.items())
-        raise Refused(
+        raise RefusedError(
             f"{len(reachable)} of {len(targets)} targets can be reached and this runbook needs {needed}. "
             f"Unreachable: {detail or 'none'}."
         )
