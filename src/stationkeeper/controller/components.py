@@ -1,0 +1,156 @@
+"""Decides a battery's set-point: components limit the output in priority order, and the limits intersect.
+
+Pure functions. Power in kW, + discharges into the grid. The order is fixed: emergency_stop, limits,
+maintenance_mode, safe_mode, to_soe. Where a component's interval does not meet what the ones above it leave,
+the higher ones win: the result is their point nearest to the lower one's wish.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stationkeeper.controller.schema import LimitsComponent, ToSoeComponent
+from stationkeeper.profiles.schema import Limits
+
+EMERGENCY_STOP, LIMITS, MAINTENANCE_MODE, SAFE_MODE, TO_SOE = PRIORITY = (
+    "emergency_stop",
+    "limits",
+    "maintenance_mode",
+    "safe_mode",
+    "to_soe",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Allowed output in kW, both ends included."""
+
+    low_kw: float
+    high_kw: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low_kw) and math.isfinite(self.high_kw) and self.low_kw <= self.high_kw):
+            raise ValueError(f"not an interval: {self.low_kw} to {self.high_kw} kW")
+
+    def nearest(self, power_kw: float) -> float:
+        """Return the point of the interval nearest to a power."""
+        return min(max(power_kw, self.low_kw), self.high_kw)
+
+
+ZERO = Interval(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What one component allows, and why."""
+
+    component: str
+    interval: Interval
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The set-point, and the component that settled it: the one whose limit was the last to bind."""
+
+    setpoint_kw: float
+    component: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that a decision depends on. Ages in seconds; None where nothing was measured yet."""
+
+    rating_kw: float
+    device_limits: Limits
+    freshness_s: float
+    latch: str | None = None
+    site_limits: LimitsComponent | None = None
+    maintenance: bool = False
+    safe_mode: str | None = None
+    to_soe: ToSoeComponent | None = None
+    soe_percent: float | None = None
+    power_kw: float | None = None
+    age_s: float | None = None
+
+
+def combine(constraints: Sequence[Constraint]) -> Decision:
+    """Intersect constraints, the highest priority first, and choose the point nearest to 0 kW."""
+    first, *rest = constraints
+    allowed, settled = first.interval, first
+    for lower in rest:
+        low = allowed.nearest(lower.interval.low_kw)
+        high = allowed.nearest(lower.interval.high_kw)
+        narrower = Interval(low, high)
+        disjoint = lower.interval.high_kw < allowed.low_kw or lower.interval.low_kw > allowed.high_kw
+        if narrower != allowed and not disjoint:
+            settled = lower
+        allowed = narrower
+    # Adding 0.0 turns -0.0 into 0.0, which reads better in logs and metrics.
+    return Decision(allowed.nearest(0.0) + 0.0, settled.component, settled.reason)
+
+
+def emergency_stop(situation: Situation) -> Constraint | None:
+    """Hold 0 kW while the latch stands or its absence is not certain."""
+    if situation.latch is None:
+        return None
+    return Constraint(EMERGENCY_STOP, ZERO, situation.latch)
+
+
+def limits(situation: Situation) -> Constraint:
+    """Keep to rating, device and site limits; do not charge a full or discharge an empty battery."""
+    site = situation.site_limits
+    device = situation.device_limits
+    low = max(-situation.rating_kw, device.min_power_kw)
+    high = min(situation.rating_kw, device.max_power_kw)
+    floor, ceiling = device.min_soe_percent, device.max_soe_percent
+    if site is not None:
+        low = max(low, -site.max_charge_kw) if site.max_charge_kw is not None else low
+        high = min(high, site.max_discharge_kw) if site.max_discharge_kw is not None else high
+        floor = max(floor, site.min_soe_percent) if site.min_soe_percent is not None else floor
+        ceiling = min(ceiling, site.max_soe_percent) if site.max_soe_percent is not None else ceiling
+    reason = "power limits"
+    if situation.soe_percent is not None and situation.soe_percent >= ceiling:
+        low, reason = 0.0, f"SoE {situation.soe_percent:g} % is at the upper limit"
+    if situation.soe_percent is not None and situation.soe_percent <= floor:
+        high, reason = 0.0, f"SoE {situation.soe_percent:g} % is at the lower limit"
+    return Constraint(LIMITS, Interval(low, high), reason)
+
+
+def maintenance_mode(situation: Situation) -> Constraint | None:
+    """Hold 0 kW while maintenance is switched on."""
+    return Constraint(MAINTENANCE_MODE, ZERO, "switched on") if situation.maintenance else None
+
+
+def safe_mode(situation: Situation) -> Constraint | None:
+    """Hold 0 kW on request, and whenever the measurements are missing or stale."""
+    reason = situation.safe_mode
+    if reason is None and (situation.age_s is None or situation.age_s > situation.freshness_s):
+        reason = "no fresh measurement"
+    if reason is None:
+        for name, value in (("soe_percent", situation.soe_percent), ("power_kw", situation.power_kw)):
+            if value is None or not math.isfinite(value):
+                reason = f"{name} is not measured"
+    return Constraint(SAFE_MODE, ZERO, reason) if reason is not None else None
+
+
+def to_soe(situation: Situation) -> Constraint | None:
+    """Drive towards the target SoE with the wanted power; stand still within the dead band."""
+    part = situation.to_soe
+    if part is None or situation.soe_percent is None:
+        return None
+    power_kw = part.power_kw if part.power_kw is not None else situation.rating_kw
+    distance = situation.soe_percent - part.target_soe_percent
+    if abs(distance) <= part.deadband_percent:
+        return Constraint(TO_SOE, ZERO, f"SoE is at the target of {part.target_soe_percent:g} %")
+    wanted = math.copysign(power_kw, distance)
+    return Constraint(TO_SOE, Interval(wanted, wanted), f"towards {part.target_soe_percent:g} % SoE")
+
+
+def decide(situation: Situation) -> Decision:
+    """Return the set-point of one battery in a situation."""
+    every = [part(situation) for part in (emergency_stop, limits, maintenance_mode, safe_mode, to_soe)]
+    return combine([constraint for constraint in every if constraint is not None])
