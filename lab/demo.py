@@ -1,6 +1,6 @@
 """`make demo`: the Flux system on real hosts, told in the terminal.
 
-Each step does one thing for real, says what it expects, shows what it saw, and stops the demo when it is not so.
+Each step does one thing for real and shows what it saw; the demo stops when that is not what it must be.
 Run again, it uses the hosts that are up and converges them anew.
 """
 
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciliation import Reconciliation, reconcile_system
+
 from system import ROOT, LabSystem, Play
 
 CUT_S = 30
@@ -63,7 +64,7 @@ class Story:
 
         def progress(line: str) -> None:
             if line.startswith("PLAY ["):
-                detail(f"  {line[6:].split(']')[0]}")
+                detail(f"  {line[6:].partition(']')[0]}")
 
         return self.system.playbook(name, variables, *options, on_line=progress)
 
@@ -118,9 +119,7 @@ class Story:
 
     def cut_and_heal(self) -> None:
         system = self.system
-        with self.step(
-            f"Cut the network of {STATION_CUT} for {CUT_S} s: the gap shows, then heals from the buffer"
-        ):
+        with self.step(f"Cut {STATION_CUT} off for {CUT_S} s: the gap shows, then heals from the buffer"):
             system.labctl("cut", STATION_CUT, "--for", str(CUT_S))
             cut_at = time.monotonic()
             rows = system.rows_by_station()[STATION_CUT]

@@ -166,8 +166,8 @@ class LabSystem:
     def power_kw(self, station: str, unit: int = 1) -> float:
         """Measured power of a station's battery in kW, + discharging, read over Modbus by mbpoll.
 
-        The generic profiles' register, spelt out anew: input 2 and 3, int32, 0.001 kW, for the battery (unit 1)
-        and its meter (unit 2).
+        The generic profiles' register, spelt out anew: input 2 and 3, int32, 0.001 kW. Unit 1 is the battery
+        and unit 2 its meter.
         """
         high, low = self.mbpoll(station, unit, "input", 2, 2)
         raw = high << 16 | low

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from system import ROOT, LabSystem
 
 FLUX_PREFIX = "10.78.10."
