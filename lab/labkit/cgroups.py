@@ -1,7 +1,7 @@
-"""Control groups of the machines, on version 1 (with or without a version 2 tree beside it) and on pure version 2.
+"""Control groups of the machines, on version 1 (also with a version 2 tree beside it) and on pure version 2.
 
-Every machine gets a group of its own in every tree, entered before systemd-nspawn starts: with `--keep-unit` it puts
-its payload below its own group, and two machines that share one would kill each other's services.
+Every machine gets a group of its own in every tree, entered before systemd-nspawn starts: with `--keep-unit`
+it puts its payload below its own group, and two machines in one would kill each other's services.
 """
 
 import os
@@ -72,10 +72,10 @@ def create(trees: Trees, machine: str, memory_mb: int | None) -> None:
         for folder in (parent, parent / PARENT):
             (folder / "cgroup.subtree_control").write_text("+cpu +memory +pids")
     if memory_mb is not None:
-        folder = trees.path("memory", machine)
-        if folder is None:
+        memory = trees.path("memory", machine)
+        if memory is None:
             raise LabError("lab_memory_mb needs the memory controller, which this computer does not have")
-        limit = folder / ("memory.max" if trees.version == 2 else "memory.limit_in_bytes")
+        limit = memory / ("memory.max" if trees.version == 2 else "memory.limit_in_bytes")
         limit.write_text(str(memory_mb * 1024 * 1024))
 
 

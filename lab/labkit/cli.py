@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 
-from labkit import cgroups, faults, inventory, lab, record
+from labkit import cgroups, faults, inventory, lab, record, status
 from labkit.errors import LabError
+from labkit.output import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("--all", action="store_true", help="all labs of this computer")
     down.add_argument("--purge", action="store_true", help="delete the hosts' disks too")
 
-    status = command("status", "show the hosts and the faults in force")
-    status.add_argument("--json", action="store_true", help="for programs")
+    state = command("status", "show the hosts and the faults in force")
+    state.add_argument("--json", action="store_true", help="for programs")
 
     def fault(name: str, text: str, seconds: int | None = None) -> argparse.ArgumentParser:
         added = command(name, text)
@@ -77,16 +78,16 @@ def run(options: argparse.Namespace) -> int:
         names = tuple(name for name in options.hosts.split(",") if name)
         lab.up(described, names, options.fresh)
     elif options.command == "status":
-        lab.print_status(lab.status(described), options.json)
+        status.show(status.of_lab(described), options.json)
     elif options.command == "exec":
         words = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
         if not words:
             raise LabError("exec needs a command: labctl exec INVENTORY HOST -- CMD")
-        return lab.execute(described, described.host(options.host), words)
+        return status.execute(described, described.host(options.host), words)
     elif options.command == "heal":
         with record.locked(described.name):
             ended = faults.heal_all(described.name, cgroups.detect(), options.host)
-        lab.say(f"{len(ended)} faults ended")
+        say(f"{len(ended)} faults ended")
     else:
         _fault(options, described)
     return 0
@@ -114,7 +115,7 @@ def _fault(options: argparse.Namespace, described: inventory.Lab) -> None:
             made = faults.freeze(described, host, options.seconds)
         else:
             made = faults.fill_disk(described, host, options.seconds, options.path)
-    lab.say(made.describe())
+    say(made.describe())
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """Faults that heal themselves: network cut, power cut, freeze and full disk.
 
-Each fault is noted in a file with the time of its end. A cut is ended by the kernel, a power cut by the machine's
-supervisor, the others by a detached healer process; `up`, `status` and `down` end what is overdue, whoever died.
+Each fault is noted in a file with the time of its end. A cut is ended by the kernel, a power cut by the
+machine's supervisor, the others by a detached healer process; `up`, `status` and `down` end what is overdue,
+whoever died.
 """
 
 import json
@@ -96,7 +97,8 @@ def cut(lab: Lab, host: Host, seconds: int, peer: Host | None, control: bool) ->
     """Cut a host from all others (or one), and from the control node too on demand."""
     _running(lab, host)
     now = time.time()
-    fault = Fault("cut", lab.name, host.name, now, now + check_seconds(seconds), peer and peer.name, control)
+    until = now + check_seconds(seconds)
+    fault = Fault("cut", lab.name, host.name, now, until, peer.name if peer else None, control)
     for before in load_all(lab.name):
         if before.identity == fault.identity:
             network.remove_cut(lab.name, _elements(before))

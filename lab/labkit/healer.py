@@ -1,4 +1,4 @@
-"""Ends one fault when its time has passed; a process of its own, so that it outlives whoever made the fault."""
+"""Ends one fault when its time has passed; a process of its own that outlives whoever made the fault."""
 
 import json
 import sys

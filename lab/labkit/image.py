@@ -22,6 +22,7 @@ PACKAGES = (
     "iputils-ping",
     "less",
     "libpam-systemd",
+    "linux-sysctl-defaults",
     "netbase",
     "openssh-server",
     "procps",
@@ -47,8 +48,8 @@ Components: main
 Signed-By: {KEYRING}
 """
 
-# systemd-nspawn mounts the controllers of version 1 read-only, and systemd then ignores MemoryMax= and its like in
-# silence. On pure version 2 there is nothing to remount.
+# systemd-nspawn mounts the controllers of version 1 read-only, and systemd then ignores MemoryMax= and its
+# like in silence. On pure version 2 there is nothing to remount.
 LAB_INIT = """\
 #!/bin/sh
 for tree in /sys/fs/cgroup/*/; do
@@ -63,13 +64,15 @@ set -eu
 cd "$1"
 rm -f etc/apt/sources.list etc/ssh/ssh_host_* var/lib/dbus/machine-id etc/hostname etc/resolv.conf
 : > etc/machine-id
+echo LANG=C.UTF-8 > etc/default/locale
 ln -s /etc/machine-id var/lib/dbus/machine-id
 install -d -m 2755 var/log/journal
 chroot . useradd --create-home --shell /bin/bash --comment 'Operations' ops
 install -d -m 0700 -o "$(stat -c %u home/ops)" -g "$(stat -c %g home/ops)" home/ops/.ssh
 chroot . passwd --lock root >/dev/null
 chroot . systemctl --quiet enable systemd-networkd.service ssh.service
-chroot . systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer console-getty.service getty@tty1.service
+chroot . systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer
+chroot . systemctl --quiet mask console-getty.service getty@tty1.service
 """
 
 FILES = {
@@ -150,7 +153,7 @@ def _unpack(tarball: Path, folder: Path) -> None:
         shutil.rmtree(old)
     part = CACHE / f".{folder.name}.part"
     part.mkdir(mode=0o755)
-    run("tar", "-C", str(part), "--numeric-owner", "-xpf", str(tarball))
+    run("tar", "-C", str(part), "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", str(tarball))
     for name, (mode, content) in FILES.items():
         file = part / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Read the hosts of a lab from an Ansible inventory folder.
 
-Only `hosts.yml` is read: addresses and the lab's own host variables (`lab_disk_mb`, `lab_memory_mb`) are literals
-there, as host variables or as `vars` of a group, so no Ansible run is needed to boot a lab.
+Only `hosts.yml` is read: addresses and the lab's own host variables (`lab_disk_mb`, `lab_memory_mb`) are
+literals there, as host variables or as `vars` of a group, so no Ansible run is needed to boot a lab.
 """
 
 import ipaddress

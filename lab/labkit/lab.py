@@ -1,24 +1,50 @@
-"""Bring a lab up and down, and say how it stands."""
+"""Bring a lab up and down."""
 
-import json
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from labkit import cgroups, clone, faults, image, keys, machine, naming, network, paths, prerequisites, record
 from labkit import proxy_control as proxy
 from labkit.errors import LabError
 from labkit.inventory import Host, Lab
+from labkit.output import say
 
 SSH_WAIT_S = 90.0
 
 
-def say(text: str) -> None:
-    """Tell the user, at once."""
-    print(text, flush=True)
+@dataclass(frozen=True)
+class Boot:
+    """What all hosts that boot together share."""
+
+    lab: Lab
+    trees: cgroups.Trees
+    base: Path
+    fresh: bool
+    public_key: str
+    nameservers: list[str]
+    begin: float
+
+    def start(self, host: Host) -> None:
+        """Make the disk of a host that is down and start its machine."""
+        kept = machine.of_host(self.lab.name, host)
+        if machine.supervisor(kept) or cgroups.processes(self.trees, kept.machine):
+            say(f"  {host.name:<12} removing what a killed run left")
+            machine.stop(self.trees, kept)
+        machine.clear(self.trees, kept.machine)
+        clone.prepare(self.lab, host, self.base, self.fresh)
+        clone.refresh(self.lab, host, self.public_key, self.nameservers)
+        machine.start(kept)
+
+    def wait(self, host: Host) -> None:
+        """Wait until a host answers ssh and say so."""
+        kept = machine.of_host(self.lab.name, host)
+        state = paths.state_directory(self.lab.name)
+        system = machine.wait_for_ssh(kept, state, host.address, SSH_WAIT_S)
+        note = "" if system == "running" else f" (systemd says {system})"
+        seconds = time.monotonic() - self.begin
+        say(f"  {host.name:<12} {host.address:<15} answers ssh after {seconds:.1f} s{note}")
 
 
 def up(lab: Lab, only: tuple[str, ...], fresh: bool) -> None:
@@ -36,56 +62,36 @@ def up(lab: Lab, only: tuple[str, ...], fresh: bool) -> None:
         faults.heal_overdue(lab.name, trees)
         _remove_strangers(lab, trees)
         network.create(lab.name, lab.network, lab.gateway)
-        proxy.ensure()
+        proxy.ensure(lab.gateway)
         state = paths.state_directory(lab.name)
-        public_key = keys.ensure_key(state)
         servers = network.host_nameservers()
         if not servers:
             say(
-                "note: no name server that a host could reach is in /etc/resolv.conf; hosts only have apt's cache"
+                "note: /etc/resolv.conf has no name server that a host could reach; hosts only have apt's cache"
             )
-        waiting: list[tuple[Host, machine.Machine]] = []
-        for host in chosen:
-            kept = machine.of_host(lab.name, host)
-            running = machine.is_running(trees, kept)
-            if running and not fresh:
-                say(f"  {host.name:<12} {host.address:<15} runs already")
-                continue
-            if running:
-                machine.stop(trees, kept)
-            waiting.append((host, kept))
+        boot = Boot(lab, trees, base, fresh, keys.ensure_key(state), servers, begin)
+        waiting = _choose(boot, chosen)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(lambda item: _boot(lab, item, trees, base, fresh, public_key, servers), waiting))
+            list(pool.map(boot.start, waiting))
             known = {h: key for h in lab.hosts if (key := clone.host_key(lab.name, h.name)) is not None}
             keys.write(lab, state, known)
-            list(pool.map(lambda item: _await(state, item, begin), waiting))
-    say(f"lab {lab.name} is up: {len(lab.hosts)} hosts on {lab.network}, {time.monotonic() - begin:.1f} s")
+            list(pool.map(boot.wait, waiting))
+    say(f"lab {lab.name} is up: {len(chosen)} hosts on {lab.network}, {time.monotonic() - begin:.1f} s")
 
 
-def _boot(
-    lab: Lab,
-    item: tuple[Host, machine.Machine],
-    trees: cgroups.Trees,
-    base: Path,
-    fresh: bool,
-    public_key: str,
-    servers: list[str],
-) -> None:
-    host, kept = item
-    if machine.supervisor(kept) or cgroups.processes(trees, kept.machine):
-        say(f"  {host.name:<12} removing what a killed run left")
-        machine.stop(trees, kept)
-    machine.clear(trees, kept.machine)
-    clone.prepare(lab, host, base, fresh)
-    clone.refresh(lab, host, public_key, servers)
-    machine.start(kept)
-
-
-def _await(state: Path, item: tuple[Host, machine.Machine], begin: float) -> None:
-    host, kept = item
-    system = machine.wait_for_ssh(kept, state, host.address, SSH_WAIT_S)
-    note = "" if system == "running" else f" (systemd says {system})"
-    say(f"  {host.name:<12} {host.address:<15} answers ssh after {time.monotonic() - begin:.1f} s{note}")
+def _choose(boot: Boot, chosen: list[Host]) -> list[Host]:
+    """Leave out the hosts that run already, or stop them first when fresh ones are wanted."""
+    waiting: list[Host] = []
+    for host in chosen:
+        kept = machine.of_host(boot.lab.name, host)
+        running = machine.is_running(boot.trees, kept)
+        if running and not boot.fresh:
+            say(f"  {host.name:<12} {host.address:<15} runs already")
+            continue
+        if running:
+            machine.stop(boot.trees, kept)
+        waiting.append(host)
+    return waiting
 
 
 def _claim(lab: Lab, trees: cgroups.Trees) -> None:
@@ -100,8 +106,8 @@ def _claim(lab: Lab, trees: cgroups.Trees) -> None:
                 )
         elif other.network == lab.network:
             raise LabError(
-                f"network {lab.network} is used by lab {other.lab} (inventory {other.inventory}); end that with "
-                f"'labctl down {other.lab}', or change the addresses in {lab.inventory}/hosts.yml"
+                f"network {lab.network} is used by lab {other.lab} (inventory {other.inventory}); end that "
+                f"with 'labctl down {other.lab}', or change the addresses in {lab.inventory}/hosts.yml"
             )
         elif naming.machine_prefix(other.lab) == naming.machine_prefix(lab.name):
             raise LabError(
@@ -181,79 +187,3 @@ def labs_to_end() -> list[str]:
     if paths.DISKS.is_dir():
         names.update(folder.name for folder in paths.DISKS.iterdir() if folder.is_dir())
     return sorted(names)
-
-
-def status(lab: Lab) -> dict[str, Any]:
-    """State of a lab and its hosts; heals faults whose time is over."""
-    trees = cgroups.detect()
-    with record.locked(lab.name):
-        faults.heal_overdue(lab.name, trees)
-    known = record.load(lab.name)
-    active = faults.load_all(lab.name)
-    hosts = []
-    for host in lab.hosts:
-        kept = machine.of_host(lab.name, host)
-        leader = cgroups.leader(trees, kept.machine)
-        memory = cgroups.memory_bytes(trees, kept.machine)
-        hosts.append(
-            {
-                "name": host.name,
-                "address": host.address,
-                "machine": host.machine,
-                "state": machine_state(machine.supervisor(kept), leader, kept.power_file.exists()),
-                "leader": leader,
-                "memory_mb": None if memory is None else memory // 2**20,
-                "faults": [fault.describe() for fault in active if host.name in (fault.host, fault.peer)],
-            }
-        )
-    return {
-        "lab": lab.name,
-        "up": known is not None,
-        "owner": known.owner if known else None,
-        "inventory": known.inventory if known else lab.inventory,
-        "network": lab.network,
-        "gateway": lab.gateway,
-        "state_directory": str(paths.state_directory(lab.name)),
-        "hosts": hosts,
-    }
-
-
-def machine_state(supervisor: int | None, leader: int | None, power_is_cut: bool) -> str:
-    """Word for the state of a machine."""
-    if supervisor is not None and leader is not None:
-        return "running"
-    if supervisor is not None:
-        return "power cut" if power_is_cut else "booting"
-    return "unattended" if leader is not None else "off"
-
-
-def print_status(content: dict[str, Any], as_json: bool) -> None:
-    """Show the state of a lab."""
-    if as_json:
-        say(json.dumps(content, indent=1))
-        return
-    if content["up"]:
-        say(f"lab {content['lab']} on {content['network']}, up from {content['owner']}")
-    else:
-        say(f"lab {content['lab']} is down")
-    for host in content["hosts"]:
-        memory = "" if host["memory_mb"] is None else f"{host['memory_mb']} MB"
-        words = "; ".join(host["faults"])
-        say(f"  {host['name']:<12} {host['address']:<15} {host['state']:<11} {memory:>8}  {words}".rstrip())
-
-
-def execute(lab: Lab, host: Host, command: list[str]) -> int:
-    """Run a command as root inside a host, past its network; return its status."""
-    leader = cgroups.leader(cgroups.detect(), host.machine)
-    if leader is None:
-        raise LabError(f"{host.name} is not running; see labctl status {lab.name}")
-    environment = [
-        "HOME=/root",
-        "LANG=C.UTF-8",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ]
-    if term := os.environ.get("TERM"):
-        environment.append(f"TERM={term}")
-    enter = ["nsenter", "--all", "--root", "--wd", f"--target={leader}"]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return os.spawnvp(os.P_WAIT, "nsenter", [*enter, "--", "env", "-i", *environment, *command])

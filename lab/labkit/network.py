@@ -1,6 +1,6 @@
 """Bridge, address translation and cuts of a lab. All rules are in tables of the lab's own.
 
-A cut is an element with a timeout in a set that the kernel keeps: it heals even when nothing of the lab lives.
+A cut is an element with a timeout in a set that the kernel keeps: it heals whoever dies.
 """
 
 import json
@@ -102,8 +102,8 @@ def check_free(lab: str, network: str) -> None:
         for address in link.get("addr_info", []):
             if str(address.get("local", "")).startswith(prefix):
                 raise LabError(
-                    f"this computer has {address['local']} on {link['ifname']}: network {network} of lab {lab} "
-                    "is taken; choose another prefix in the inventory's hosts.yml"
+                    f"this computer has {address['local']} on {link['ifname']}: network {network} of lab "
+                    f"{lab} is taken; choose another prefix in the inventory's hosts.yml"
                 )
 
 

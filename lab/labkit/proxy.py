@@ -1,4 +1,4 @@
-"""The apt cache of all labs: one process that listens on the labs' bridges only and ends with the last lab."""
+"""The apt cache of all labs: one process that listens on their bridges only and ends with the last lab."""
 
 import http.server
 import os
@@ -13,7 +13,7 @@ import urllib.request
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from labkit import proxy_cache as rules
 from labkit.clone import PROXY_PORT
@@ -48,14 +48,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     timeout = 300
     store: Store
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - name set by the base class
+    def log_message(self, format: str, *args: object) -> None:
         """Stay silent: apt says what fails."""
 
-    def do_HEAD(self) -> None:  # noqa: N802 - name set by the base class
+    def do_HEAD(self) -> None:
         """Answer like GET, without the body."""
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802 - name set by the base class
+    def do_GET(self) -> None:
         """Serve from the cache, or fetch, keep and serve."""
         request = rules.classify(self.path, self.store.folder)
         if request is None:
@@ -127,7 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.store.checked[request.file] = time.monotonic()
         return stream
 
-    def _copy(self, answer: HTTPResponse, part: BinaryIO, stream: bool) -> int:
+    def _copy(self, answer: HTTPResponse, part: IO[bytes], stream: bool) -> int:
         received = 0
         listening = stream
         while block := answer.read(CHUNK):
@@ -176,7 +176,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def server_bind(self) -> None:
         """Bind without the look-up of the own name that the base class makes."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A connection that breaks is apt's business, not ours."""

@@ -1,7 +1,8 @@
 """Keeps one machine running: boots it again after a reboot from inside or after a power cut.
 
-A process of its own, started by `labctl up`, that ends when the machine is shut down. It sleeps in the kernel until
-something happens, and it stays outside the machine's control groups so that a frozen machine does not freeze it.
+A process of its own, started by `labctl up`, that ends when the machine is shut down. It sleeps in the kernel
+until something happens, and it stays outside the machine's control groups so that a frozen machine does not
+freeze it.
 """
 
 import os
@@ -41,9 +42,10 @@ def _boot(trees: cgroups.Trees, kept: machine.Machine) -> subprocess.Popen[bytes
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         cgroups.enter(trees, kept.machine)
 
-    # The supervisor has one thread, so code between fork and exec is safe.
-    return subprocess.Popen(  # noqa: PLW1509
-        machine.nspawn_command(kept), stdin=subprocess.DEVNULL, preexec_fn=enter
+    return subprocess.Popen(
+        machine.nspawn_command(kept),
+        stdin=subprocess.DEVNULL,
+        preexec_fn=enter,  # noqa: PLW1509 - the supervisor has one thread, so code before exec is safe
     )
 
 
