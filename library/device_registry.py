@@ -1,0 +1,164 @@
+#!/usr/bin/python
+"""Ansible module: converge the device registry to a list of devices."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: device_registry
+short_description: Converge the device registry of a database to a list of devices
+description:
+  - Inserts devices and updates name, profile, cadence, times and metadata in C(flux.mg_device_registry).
+  - Never deletes. An active device that the list does not name is reported as unlisted; give a device
+    C(active_to) to retire it.
+  - Refuses to change the type or the site of a device, and a name that belongs to another identifier.
+  - In check mode a database or table that does not exist yet counts as empty.
+options:
+  devices:
+    description: The rows, as the filter C(stationkeeper_registry_rows) returns them.
+    type: list
+    elements: dict
+    required: true
+  database:
+    description: Name of the database.
+    type: str
+    required: true
+  hosts:
+    description: Hosts or socket directories, as libpq takes them.
+    type: list
+    elements: str
+    default: [/var/run/postgresql]
+  port:
+    description: Port of the server.
+    type: int
+    default: 5432
+  user:
+    description: Role to connect as.
+    type: str
+    default: postgres
+  password:
+    description: Password, where the connection needs one.
+    type: str
+requirements: [python3-psycopg2]
+attributes:
+  check_mode:
+    support: full
+    description: Lists what would change and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the changed rows before and after.
+author: Stationkeeper maintainers
+"""
+
+EXAMPLES = r"""
+- name: Register the devices
+  device_registry:
+    database: flux
+    devices: "{{ hostvars | stationkeeper_registry_rows(groups['stations'], stationkeeper_system) }}"
+  become: true
+  become_user: postgres
+"""
+
+RETURN = r"""
+inserted:
+  description: Names of the devices that were (or would be) inserted.
+  type: list
+  elements: str
+  returned: always
+updated:
+  description: Names of the devices that were (or would be) updated.
+  type: list
+  elements: str
+  returned: always
+unchanged:
+  description: Number of devices that are as declared.
+  type: int
+  returned: always
+unlisted:
+  description: Names of active devices of the registry that the list does not name.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.connection import connect
+from ansible.module_utils.stationkeeper.database.presence import why_absent
+from ansible.module_utils.stationkeeper.registry import rows as registry
+
+
+def _converge(module: AnsibleModule, settings: dict[str, Any], wanted: list[registry.Row]) -> registry.Plan:
+    absent = why_absent(settings) if module.check_mode else None
+    if absent:
+        module.warn(f"{absent}: every device is new")
+        return registry.plan([], wanted)
+    connection = connect(settings)
+    try:
+        current = registry.read(connection)
+        if current is None:
+            if not module.check_mode:
+                raise registry.RegistryError(
+                    "flux.mg_device_registry does not exist: run the migrations first"
+                )
+            module.warn("flux.mg_device_registry does not exist yet: every device is new")
+            return registry.plan([], wanted)
+        if module.check_mode:
+            return registry.plan(current, wanted)
+        registry.lock(connection)
+        todo = registry.plan(registry.read(connection) or [], wanted)
+        registry.write(connection, todo)
+        connection.commit()
+        return todo
+    finally:
+        connection.close()
+
+
+def _diff(todo: registry.Plan) -> dict[str, dict[str, Any]]:
+    before = {old.name: old.as_dict() for old, _ in todo.updates}
+    after = {row.name: row.as_dict() for row in (*todo.inserts, *(new for _, new in todo.updates))}
+    return {"before": before, "after": after}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "devices": {"type": "list", "elements": "dict", "required": True},
+            "database": {"type": "str", "required": True},
+            "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
+            "port": {"type": "int", "default": 5432},
+            "user": {"type": "str", "default": "postgres"},
+            "password": {"type": "str", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password")}
+    settings["name"] = module.params["database"]
+    try:
+        wanted = [registry.from_mapping(device) for device in module.params["devices"]]
+        todo = _converge(module, settings, wanted)
+    except registry.RegistryError as error:
+        module.fail_json(msg=str(error))
+    except ImportError as error:
+        module.fail_json(
+            msg=missing_required_lib("psycopg2 (Debian: python3-psycopg2)"), exception=repr(error)
+        )
+    except Exception as error:
+        # psycopg2's own classes: the driver may be missing, so they cannot be named here.
+        module.fail_json(msg=f"database {settings['name']}: {str(error).strip()}")
+    if todo.unlisted:
+        module.warn(f"active in the registry but not in the inventory: {', '.join(todo.unlisted)}")
+    module.exit_json(
+        changed=bool(todo.inserts or todo.updates),
+        inserted=[row.name for row in todo.inserts],
+        updated=[row.name for _, row in todo.updates],
+        unchanged=todo.unchanged,
+        unlisted=list(todo.unlisted),
+        diff=_diff(todo),
+    )
+
+
+if __name__ == "__main__":
+    main()
