@@ -1,0 +1,227 @@
+"""What a station's controller says of itself: unit, running release, metrics, configuration, latch.
+
+Runs on the station with nothing but its python3 (standard library only). Reads only.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Labels = dict[str, str]
+_LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
+_UPLOAD_LATE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit's state, how often systemd restarted it, and the release that its process runs from."""
+
+    active: str
+    restarts: int
+    release: str = ""
+    installed: str = ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What has to hold: devices by name, the greatest age of a sample in seconds, and of the exposure."""
+
+    devices: tuple[str, ...]
+    sample_age_s: float
+    exposure_max: float | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Problems (the station is not in order), notes (worth knowing), and what was seen."""
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    latched: bool | None
+    samples: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    buffer_rows: int | None = None
+    exposure: float | None = None
+    unit: Unit = field(default_factory=lambda: Unit("unknown", 0))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for Ansible."""
+        return {
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+            "latched": self.latched,
+            "samples": self.samples,
+            "buffer_rows": self.buffer_rows,
+            "exposure": self.exposure,
+            "unit": vars(self.unit),
+        }
+
+
+class Metrics:
+    """One answer in Prometheus' text format."""
+
+    def __init__(self, text: str) -> None:
+        self._series: dict[str, list[tuple[Labels, float]]] = {}
+        for line in text.splitlines():
+            match = _LINE.match(line)
+            if match is None:
+                continue
+            try:
+                value = float(match[3])
+            except ValueError:
+                continue
+            self._series.setdefault(match[1], []).append((dict(_LABEL.findall(match[2] or "")), value))
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the first series with these labels, None when there is none."""
+        for found, value in self._series.get(name, ()):
+            if labels.items() <= found.items():
+                return value
+        return None
+
+
+def judge(
+    unit: Unit, metrics: Metrics | None, expected: Expected, *, now: float, exposure: float | None = None
+) -> Status:
+    """Compare what was seen with what is expected. ``now`` is in seconds since 1970 UTC."""
+    problems = _unit_problems(unit)
+    if expected.exposure_max is not None:
+        if exposure is None:
+            problems.append("systemd-analyze gave no exposure of the unit")
+        elif exposure >= expected.exposure_max:
+            problems.append(f"the unit's exposure is {exposure}, it must be below {expected.exposure_max:g}")
+    if metrics is None:
+        problems.append("the controller's metrics do not answer")
+        return Status(tuple(problems), (), None, {}, None, exposure, unit)
+
+    latched = metrics.value("stationkeeper_emergency_stop_latched")
+    if latched is None:
+        problems.append("the controller does not say whether it is latched")
+    if metrics.value("stationkeeper_config_valid") != 1:
+        problems.append("the configuration on the station is invalid; the last good one is in force")
+    samples = {}
+    for device in expected.devices:
+        sample, problem = _sample(metrics, device, expected.sample_age_s, now)
+        samples[device] = sample
+        if problem:
+            problems.append(problem)
+
+    buffered = metrics.value("stationkeeper_buffer_rows")
+    return Status(
+        tuple(problems),
+        tuple(_notes(metrics, latched, buffered, now)),
+        None if latched is None else latched > 0,
+        samples,
+        None if buffered is None else int(buffered),
+        exposure,
+        unit,
+    )
+
+
+def _unit_problems(unit: Unit) -> list[str]:
+    if unit.active != "active":
+        return [f"the controller's unit is {unit.active}"]
+    if unit.release != unit.installed:
+        running, installed = unit.release or "unknown", unit.installed or "none"
+        return [
+            f"the controller runs release {running}, but {installed} is installed; restart bess_controller"
+        ]
+    return []
+
+
+def _sample(
+    metrics: Metrics, device: str, limit_s: float, now: float
+) -> tuple[dict[str, float | None], str | None]:
+    taken = metrics.value("stationkeeper_last_sample_timestamp_seconds", device=device)
+    age = None if taken is None else round(now - taken, 1)
+    sample = {
+        "age_s": age,
+        "power_kw": metrics.value("stationkeeper_device_power_kw", device=device),
+        "soe_percent": metrics.value("stationkeeper_device_soe_percent", device=device),
+    }
+    if age is None or taken == 0:
+        return sample, f"{device} has given no sample since the controller started"
+    if age > limit_s:
+        return sample, f"{device} has given no sample for {age:.0f} s"
+    return sample, None
+
+
+def _notes(metrics: Metrics, latched: float | None, buffered: float | None, now: float) -> list[str]:
+    notes = []
+    if latched:
+        notes.append("the emergency stop is latched: the station holds 0 kW")
+    uploaded = metrics.value("stationkeeper_last_upload_timestamp_seconds")
+    if buffered and (not uploaded or now - uploaded > _UPLOAD_LATE_S):
+        since = f"for {now - uploaded:.0f} s" if uploaded else "since the controller started"
+        notes.append(f"nothing was uploaded {since}; {buffered:.0f} rows wait in the buffer")
+    return notes
+
+
+def look(
+    unit_name: str,
+    metrics_url: str,
+    expected: Expected,
+    wait_s: float,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Status:
+    """Look once a second until nothing is wrong or ``wait_s`` is over, and return the last look."""
+    exposure = exposure_of(unit_name) if expected.exposure_max is not None else None
+    deadline = time.monotonic() + wait_s
+    while True:
+        status = judge(unit_of(unit_name), fetch(metrics_url), expected, now=time.time(), exposure=exposure)
+        if not status.problems or time.monotonic() >= deadline:
+            return status
+        sleep(1)
+
+
+def fetch(url: str) -> Metrics | None:
+    """Fetch the metrics; None when they do not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (a fixed http address of this host)
+            return Metrics(answer.read().decode())
+    except (OSError, urllib.error.URLError, ValueError):
+        return None
+
+
+def unit_of(name: str, root: Path = Path("/opt/stationkeeper")) -> Unit:
+    """Ask systemd for the unit, and the kernel for the program that it runs."""
+    answer = _ask("systemctl", "show", name, "--property=ActiveState,NRestarts,MainPID")
+    values = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+    restarts = values.get("NRestarts", "0")
+    try:
+        program = Path(f"/proc/{values.get('MainPID', '0')}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        program = ""
+    # The entry point's interpreter is the release's own, by its real path.
+    running = program.removeprefix(f"{root}/releases/").split("/")[0] if "/releases/" in program else ""
+    installed = (root / "venv").resolve()
+    return Unit(
+        values.get("ActiveState") or "unknown",
+        int(restarts) if restarts.isdigit() else 0,
+        running,
+        installed.name if installed.parent.name == "releases" else "",
+    )
+
+
+def exposure_of(name: str) -> float | None:
+    """Return the exposure, 0 to 10, that systemd finds in a unit."""
+    match = _EXPOSURE.search(_ask("systemd-analyze", "security", "--no-pager", name))
+    return float(match[1]) if match else None
+
+
+def _ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
