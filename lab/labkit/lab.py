@@ -67,7 +67,7 @@ def up(lab: Lab, only: tuple[str, ...], fresh: bool) -> None:
         servers = network.host_nameservers()
         if not servers:
             say(
-                "note: /etc/resolv.conf has no name server that a host could reach; hosts only have apt's cache"
+                "note: /etc/resolv.conf names no server that a host could reach; hosts only have the apt cache"
             )
         boot = Boot(lab, trees, base, fresh, keys.ensure_key(state), servers, begin)
         waiting = _choose(boot, chosen)

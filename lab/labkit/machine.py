@@ -166,7 +166,7 @@ def ssh_command(state: Path, address: str, *command: str) -> list[str]:
         "-o",
         "IdentitiesOnly=yes",
         "-o",
-        f"UserKnownHostsFile={state / 'known_hosts'}",
+        f'UserKnownHostsFile="{state / "known_hosts"}"',
         "-o",
         "GlobalKnownHostsFile=none",
         "-o",
