@@ -1,0 +1,1 @@
+"""The rules of the house, as functions that return one sentence for each breach."""

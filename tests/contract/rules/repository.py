@@ -1,0 +1,93 @@
+"""Rules for the repository as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: What must never be committed.
+MUST_BE_IGNORED = (
+    ".state/audit/x.jsonl",
+    ".state/lab/flux/id_ed25519",
+    ".venv/bin/python",
+    "inventories/flux/group_vars/all/secrets.yml",
+    "inventories/abbanoa/group_vars/all/secrets.yml",
+)
+_SECRET_NAMES = re.compile(
+    r"(^|/)(id_(rsa|ecdsa|ed25519)|.*\.(pem|key|p12|pfx|keystore|kdbx)|secrets\.ya?ml|\.pgpass|\.vault_pass.*)$"
+)
+_SECRET_TEXT = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s*\n[A-Za-z0-9+/=]{16}")
+_NO_HOST_KEYS = re.compile(
+    r"StrictHostKeyChecking[= ]+(no|accept-new|off)\b|host_key_checking\s*=\s*(false|no|0)\b"
+    r"|ANSIBLE_HOST_KEY_CHECKING['\"]?\s*[=:,]\s*['\"]?(false|no|0)\b|UserKnownHostsFile[= ]+/dev/null",
+    re.IGNORECASE,
+)
+_TEXT_LIMIT = 1_000_000
+
+
+def tracked_files(root: Path) -> list[Path]:
+    """The files that git knows, of those that exist."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=root, check=True, capture_output=True, text=True)
+    return [root / name for name in listing.stdout.split("\0") if name and (root / name).is_file()]
+
+
+def secret_problems(root: Path, files: list[Path]) -> list[str]:
+    """Files that look like a secret."""
+    problems = []
+    for path in files:
+        shown = path.relative_to(root)
+        if _SECRET_NAMES.search(str(shown)):
+            problems.append(f"{shown}: a file of this name holds a secret and does not belong in git")
+        elif _SECRET_TEXT.search(_text(path)):
+            problems.append(f"{shown}: contains a private key")
+    return problems
+
+
+def host_key_problems(root: Path, files: list[Path]) -> list[str]:
+    """Places where host keys are not checked. Tests of this rule and prose may name the setting."""
+    return [
+        f"{path.relative_to(root)}:{text[: match.start()].count(chr(10)) + 1}: host-key checking must stay on"
+        for path in files
+        if path.suffix != ".md" and "tests/contract/" not in str(path)
+        for text in [_text(path)]
+        for match in _NO_HOST_KEYS.finditer(text)
+    ]
+
+
+def ignore_problems(root: Path) -> list[str]:
+    """Paths that .gitignore does not keep out."""
+    problems = []
+    for name in MUST_BE_IGNORED:
+        done = subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=root, check=False)
+        if done.returncode != 0:
+            problems.append(f".gitignore does not keep out {name}")
+    return problems
+
+
+def pin_problems(requirements: Path, collections: Path) -> list[str]:
+    """requirements.yml must pin what the `ansible` package brings."""
+    document: dict[str, Any] = yaml.safe_load(requirements.read_text(encoding="utf-8"))
+    problems = []
+    for entry in document.get("collections") or []:
+        name, version = str(entry["name"]), str(entry.get("version", ""))
+        manifest = collections / name.replace(".", "/") / "MANIFEST.json"
+        if not manifest.is_file():
+            problems.append(f"requirements.yml: {name} is not in the installed `ansible` package")
+            continue
+        installed = json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
+        if version != installed:
+            problems.append(
+                f"requirements.yml pins {name} {version or 'to nothing'}; installed is {installed}"
+            )
+    return problems
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _TEXT_LIMIT:
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
