@@ -13,6 +13,7 @@ from stationkeeper.audit.chain import Chain, ChainError
 from stationkeeper.audit.keys import KeyFileError
 from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.audit.verify import Report, verify
+from stationkeeper.database.settings_file import SettingsFileError, read_settings
 
 
 def run(arguments: list[str]) -> int:
@@ -21,7 +22,7 @@ def run(arguments: list[str]) -> int:
     paths = AuditPaths(parsed.directory) if parsed.directory else AuditPaths.default()
     try:
         result: int = parsed.action(paths, parsed)
-    except (ChainError, KeyFileError, ship.ShipError, OSError) as error:
+    except (ChainError, KeyFileError, ship.ShipError, SettingsFileError, OSError) as error:
         print(f"stationkeeper audit: {error}", file=sys.stderr)
         return 2
     return result
@@ -65,7 +66,7 @@ def _verify(paths: AuditPaths, parsed: argparse.Namespace) -> int:
     head = parsed.head or (chain.with_suffix(".head") if parsed.chain else paths.head)
     rows = None
     if parsed.database or parsed.database_file:
-        rows = ship.fetch(ship.read_settings(_settings(paths, parsed.database_file)), _chain_id(chain))
+        rows = ship.fetch(read_settings(_settings(paths, parsed.database_file)), _chain_id(chain))
     if not parsed.chain:
         # Not while somebody appends: chain and head must be read as of one moment.
         with Chain(paths).locked():
@@ -126,7 +127,7 @@ def _summary(entry: dict[str, Any]) -> str:
 
 
 def _ship(paths: AuditPaths, parsed: argparse.Namespace) -> int:
-    copied = ship.ship(paths, ship.read_settings(_settings(paths, parsed.database_file)))
+    copied = ship.ship(paths, read_settings(_settings(paths, parsed.database_file)))
     print(f"Copied {copied} records to ops.audit")
     return 0
 

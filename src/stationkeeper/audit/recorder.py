@@ -12,6 +12,7 @@ from stationkeeper.audit import ship, spool
 from stationkeeper.audit.chain import Chain, ChainError
 from stationkeeper.audit.keys import KeyFileError
 from stationkeeper.audit.paths import AuditPaths
+from stationkeeper.database.settings_file import SettingsFileError, read_settings
 
 # More than any real run has; it bounds memory while the disk is full.
 _MAX_PENDING = 10_000
@@ -74,8 +75,8 @@ class Recorder:
 
         def work(path: Path = path) -> None:
             try:
-                ship.ship(self._chain.paths, ship.read_settings(path), timeout_s=2)
-            except ship.ShipError as error:
+                ship.ship(self._chain.paths, read_settings(path), timeout_s=2)
+            except (ship.ShipError, SettingsFileError) as error:
                 failures.append(str(error))
             except Exception as error:
                 failures.append(type(error).__name__)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -33,28 +31,6 @@ def settings_file(paths: AuditPaths) -> Path | None:
     if configured:
         return Path(configured)
     return paths.settings if paths.settings.exists() else None
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read connection settings: a JSON object as for ``database.connection``, or a libpq string.
-
-    Raises ShipError when it is missing, readable by others, or neither of the two.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        with os.fdopen(descriptor, "r", encoding="utf-8") as stream:
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-                raise ShipError(f"{path} holds a password and others may read it: chmod 600 {path}")
-            text = stream.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ShipError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
-    if not text.startswith("{"):
-        return _from_libpq(path, text)
-    try:
-        settings = json.loads(text)
-    except ValueError:
-        raise ShipError(f"{path} is not valid JSON") from None
-    return dict(settings)
 
 
 def ship(paths: AuditPaths, settings: Mapping[str, Any], *, timeout_s: int = 2) -> int:
@@ -143,23 +119,6 @@ def _open(settings: Mapping[str, Any], timeout_s: int) -> Connection:
         cursor.execute("SELECT set_config('statement_timeout', %s, false)", (f"{timeout_s}s",))
         cursor.execute("SELECT set_config('lock_timeout', '1s', false)")
     return connection
-
-
-def _from_libpq(path: Path, text: str) -> dict[str, Any]:
-    import psycopg2
-    from psycopg2.extensions import parse_dsn
-
-    try:
-        parsed = parse_dsn(text)
-    except psycopg2.ProgrammingError:
-        # The library's message repeats the text, which holds the password.
-        raise ShipError(f"{path} is neither JSON nor a libpq connection string") from None
-    return {
-        "hosts": str(parsed.get("host", "")).split(",") if parsed.get("host") else [],
-        "port": parsed.get("port"),
-        "name": parsed.get("dbname"),
-        **{key: parsed[key] for key in ("user", "password", "sslmode", "sslrootcert") if key in parsed},
-    }
 
 
 def _one_line(error: BaseException) -> str:

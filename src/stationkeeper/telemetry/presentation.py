@@ -1,0 +1,58 @@
+"""Gap reports in words: a table for a terminal, a verdict for each site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stationkeeper.telemetry.gaps import Coverage, Report
+
+
+def describe(report: Report) -> str:
+    """Return the report as a table for a terminal, times in UTC."""
+    data = report.as_dict()
+    lines = [f"{data['from']} to {data['settled_to']}, a gap is more than {report.k:g} cadences"]
+    lines.append(f"{'device':<24} {'cadence':>8} {'expected':>9} {'present':>8} {'missing':>8}  state")
+    for coverage in report.devices:
+        lines.append(
+            f"{coverage.device.name:<24} {coverage.device.cadence_s:>6g} s {coverage.expected:>9} "
+            f"{coverage.present:>8} {coverage.missing:>8}  {coverage.state}"
+        )
+        lines += [
+            f"    {gap.start:%Y-%m-%d %H:%M:%S} to {gap.end:%Y-%m-%d %H:%M:%S}  "
+            f"about {gap.missing} missing{', no row since' if gap.open else ''}"
+            for gap in coverage.gaps
+        ]
+    lines += [f"{site}: no device was in service in this window" for site in report.idle_sites]
+    lines.append(f"{report.gaps} gaps, about {report.missing} rows missing" if report.gaps else "No gaps")
+    return "\n".join(lines)
+
+
+def site_states(report: Report, sites: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return for each asked site, and each found one, ``{state: ok | failed, message, devices}``."""
+    names = dict.fromkeys([*sites, *(coverage.device.site for coverage in report.devices)])
+    return {site: _site_state(report, site) for site in names}
+
+
+def _site_state(report: Report, site: str) -> dict[str, Any]:
+    devices = report.of_site(site)
+    incomplete = [coverage for coverage in devices if coverage.gaps]
+    if not devices:
+        return {"state": "failed", "message": "no device was in service in this window", "devices": []}
+    if not incomplete:
+        total = sum(coverage.present for coverage in devices)
+        message = f"{len(devices)} devices complete, {total} rows"
+        return {"state": "ok", "message": message, "devices": []}
+    return {
+        "state": "failed",
+        "message": "; ".join(_sentence(coverage) for coverage in incomplete),
+        "devices": [coverage.device.name for coverage in incomplete],
+    }
+
+
+def _sentence(coverage: Coverage) -> str:
+    name, count = coverage.device.name, len(coverage.gaps)
+    if coverage.state == "silent":
+        return f"{name}: silent, all {coverage.missing} rows missing"
+    gaps = "1 gap" if count == 1 else f"{count} gaps"
+    return f"{name}: about {coverage.missing} of {coverage.expected} rows missing in {gaps}"

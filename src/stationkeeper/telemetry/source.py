@@ -1,0 +1,142 @@
+"""Where telemetry lies, and questions asked of it that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from stationkeeper.database.connection import SettingsError, connect
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
+
+REGISTRY = "mg_device_registry"
+READINGS: Mapping[str, str] = {"bess": "mg_bess_readings", "meter": "mg_meter_readings"}
+
+
+class TelemetryError(Exception):
+    """The question cannot be answered; the message says why, for an operator, without a secret."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registry row. The cadence is in seconds."""
+
+    id: str
+    name: str
+    site: str
+    type: str
+    profile: str
+    cadence_s: float
+
+
+def parse_time(text: str) -> datetime:
+    """Return an RFC 3339 time. Raises TelemetryError when it is none, or has no offset from UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise TelemetryError(f"{text!r} is not an RFC 3339 time such as 2026-01-31T12:00:00Z") from None
+    return aware(moment)
+
+
+def aware(moment: datetime) -> datetime:
+    """Return the moment in UTC. Raises TelemetryError when it has no offset: it would mean many moments."""
+    if moment.tzinfo is None:
+        raise TelemetryError(
+            f"{moment.isoformat()} has no offset from UTC; write {moment.isoformat()}Z or …+01:00"
+        )
+    return moment.astimezone(UTC)
+
+
+@contextmanager
+def reading(settings: Mapping[str, Any], *, connect_timeout_s: int = 5) -> Iterator[Connection]:
+    """Connect for reading only. Raises TelemetryError when the database cannot be used."""
+    import psycopg2
+
+    try:
+        connection = connect(
+            settings, application_name="stationkeeper-telemetry", connect_timeout_s=connect_timeout_s
+        )
+    except SettingsError as error:
+        raise TelemetryError(str(error)) from None
+    except psycopg2.Error as error:
+        raise TelemetryError(f"the database cannot be reached: {one_line(error)}") from None
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def snapshot(connection: Connection, *, timeout_s: float) -> Iterator[Cursor]:
+    """Run statements on one consistent, read-only state, each within ``timeout_s`` seconds.
+
+    Raises TelemetryError for what the database refuses.
+    """
+    import psycopg2
+
+    connection.rollback()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(
+                "SELECT set_config('statement_timeout', %s, true)", (f"{int(timeout_s * 1000)}ms",)
+            )
+            yield cursor
+    except psycopg2.errors.QueryCanceled:
+        raise TelemetryError(f"the database did not answer within {timeout_s:g} s") from None
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise TelemetryError(f"the database user may not read telemetry: {one_line(error)}") from None
+    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName) as error:
+        raise TelemetryError(f"this database holds no telemetry tables: {one_line(error)}") from None
+    except psycopg2.Error as error:
+        raise TelemetryError(f"the database failed: {one_line(error)}") from None
+    finally:
+        if not connection.closed:
+            connection.rollback()
+
+
+def check_tables(cursor: Cursor, schema: str) -> None:
+    """Refuse telemetry whose times are not ``timestamptz``: without a zone they are ambiguous."""
+    columns = [(REGISTRY, "active_from"), (REGISTRY, "active_to")]
+    columns += [(table, "time") for table in READINGS.values()]
+    cursor.execute(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = %s AND (table_name, column_name) IN %s",
+        (schema, tuple(columns)),
+    )
+    found = {(table, column): kind for table, column, kind in cursor.fetchall()}
+    for table, column in columns:
+        kind = found.get((table, column))
+        if kind is None:
+            raise TelemetryError(
+                f"column {schema}.{table}.{column} is not there, or this user may not see it"
+            )
+        if kind != "timestamp with time zone":
+            raise TelemetryError(
+                f"{schema}.{table}.{column} is of type {kind}; times without a zone are refused"
+            )
+
+
+def check_sites(cursor: Cursor, schema: str, sites: Sequence[str] | None) -> None:
+    """Refuse an empty registry and sites that it does not know: they would look like no gaps at all."""
+    from psycopg2 import sql
+
+    cursor.execute(sql.SQL("SELECT DISTINCT site FROM {}").format(sql.Identifier(schema, REGISTRY)))
+    known = {str(row[0]) for row in cursor.fetchall()}
+    if not known:
+        raise TelemetryError(f"the registry {schema}.{REGISTRY} is empty: there is no device to ask about")
+    unknown = sorted(set(sites or ()) - known)
+    if unknown:
+        raise TelemetryError(
+            f"the registry has no device of site {', '.join(unknown)}; sites are {', '.join(sorted(known))}"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of a database error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
