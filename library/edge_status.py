@@ -37,6 +37,9 @@ options:
   exposure_max:
     description: The unit's exposure (systemd-analyze security) must be below this. Not asked when left out.
     type: float
+  latched:
+    description: Whether the controller must say that it is latched. Either is fine when left out.
+    type: bool
 attributes:
   check_mode:
     description: Reads only, so it does the same.
@@ -101,11 +104,14 @@ def main() -> None:
             "sample_age_s": {"type": "float", "required": True},
             "wait_s": {"type": "float", "default": 0},
             "exposure_max": {"type": "float"},
+            "latched": {"type": "bool"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    expected = status.Expected(tuple(params["devices"]), params["sample_age_s"], params["exposure_max"])
+    expected = status.Expected(
+        tuple(params["devices"]), params["sample_age_s"], params["exposure_max"], params["latched"]
+    )
     seen = status.look(params["unit"], params["metrics_url"], expected, params["wait_s"])
     module.exit_json(changed=False, **seen.as_dict())
 

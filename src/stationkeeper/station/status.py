@@ -34,11 +34,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Expected:
-    """What has to hold: devices by name, the greatest age of a sample in seconds, and of the exposure."""
+    """What has to hold: devices by name, greatest age of a sample (s), greatest exposure, latch."""
 
     devices: tuple[str, ...]
     sample_age_s: float
     exposure_max: float | None = None
+    latched: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,12 @@ def judge(
     latched = metrics.value("stationkeeper_emergency_stop_latched")
     if latched is None:
         problems.append("the controller does not say whether it is latched")
+    elif expected.latched is not None and expected.latched != (latched > 0):
+        problems.append(f"the controller says that it is {'latched' if latched else 'not latched'}")
     if metrics.value("stationkeeper_config_valid") != 1:
         problems.append("the configuration on the station is invalid; the last good one is in force")
+    if metrics.value("stationkeeper_buffer_writable") == 0:
+        problems.append("the controller cannot store samples: its disk is full or read-only")
     samples = {}
     for device in expected.devices:
         sample, problem = _sample(metrics, device, expected.sample_age_s, now)
