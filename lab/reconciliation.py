@@ -43,7 +43,7 @@ class Reconciliation:
 def reconcile_system(
     system: LabSystem, start: datetime, kills: Mapping[str, Sequence[datetime]]
 ) -> Reconciliation:
-    """Judge [start, now - settle) at every station; ``kills`` are the moments a station's controller was killed."""
+    """Judge [start, now - settle) at every station; ``kills`` are the moments of each kill."""
     end = datetime.now(UTC) - SETTLE
     results: list[DeviceResult] = []
     for station in system.stations:

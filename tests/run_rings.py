@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+import second_ansible
+
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".state" / "test"
 SCENARIOS_AT_ONCE = 2
@@ -108,6 +110,11 @@ def contract() -> list[Step]:
         Step("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "-q"]),
         pytest_step("contract", "tests/contract"),
     ]
+    second = second_ansible.build()
+    if second:
+        steps[-1].environment["STATIONKEEPER_SECOND_ANSIBLE"] = str(second)
+    else:
+        say("  ansible-core 2.21 is NOT TESTED: there is no Python 3.13 here")
     return [run(step) for step in steps]
 
 
