@@ -85,14 +85,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.stationkeeper.database.connection import connect
-from ansible.module_utils.stationkeeper.database.presence import why_absent
+from ansible.module_utils.stationkeeper.database.presence import exists
 from ansible.module_utils.stationkeeper.registry import rows as registry
 
 
 def _converge(module: AnsibleModule, settings: dict[str, Any], wanted: list[registry.Row]) -> registry.Plan:
-    absent = why_absent(settings) if module.check_mode else None
-    if absent:
-        module.warn(f"{absent}: every device is new")
+    if module.check_mode and not exists(settings):
+        module.warn(f"database {settings['name']} does not exist yet: every device is new")
         return registry.plan([], wanted)
     connection = connect(settings)
     try:

@@ -105,13 +105,12 @@ from ansible.module_utils.stationkeeper.database.migrations import (
     plan,
     read_applied,
 )
-from ansible.module_utils.stationkeeper.database.presence import why_absent
+from ansible.module_utils.stationkeeper.database.presence import exists
 
 
 def _pending(module: AnsibleModule, settings: dict[str, Any], available: list[Migration]) -> list[Migration]:
-    absent = why_absent(settings)
-    if absent:
-        module.warn(f"{absent}: all migrations are pending")
+    if not exists(settings):
+        module.warn(f"database {settings['name']} does not exist yet: all migrations are pending")
         return available
     connection = connect(settings)
     try:
