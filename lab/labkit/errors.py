@@ -3,3 +3,7 @@
 
 class LabError(Exception):
     """A lab operation cannot go on; the text says what is wrong and what to do."""
+
+
+class BusyError(LabError):
+    """Another labctl holds the lock."""

@@ -16,7 +16,7 @@ from labkit import cgroups, clone, disk_fill, machine, network, paths
 from labkit.errors import LabError
 from labkit.inventory import Host, Lab
 from labkit.naming import machine_name, port_name
-from labkit.record import read_json, write_json
+from labkit.record import living_process, note_process, read_json, write_json
 
 KINDS = ("cut", "power-cut", "freeze", "fill-disk")
 LONGEST_S = 86_400
@@ -44,6 +44,11 @@ class Fault:
     def file(self) -> Path:
         """Where it is noted."""
         return folder(self.lab) / f"{self.identity}.json"
+
+    @property
+    def healer_file(self) -> Path:
+        """Names the process that ends it, where there is one."""
+        return self.file.with_suffix(".healer")
 
     def is_over(self, now: float) -> bool:
         """True when its time has passed."""
@@ -80,9 +85,19 @@ def load_all(lab: str) -> list[Fault]:
 
 def _note(fault: Fault, healer: bool) -> None:
     write_json(fault.file, asdict(fault))
+    _end_healer(fault)
     if healer:
         log = folder(fault.lab) / "healer.log"
-        machine.spawn_detached(log, "labkit.healer", fault.lab, json.dumps(asdict(fault)))
+        pid = machine.spawn_detached(log, "labkit.healer", fault.lab, json.dumps(asdict(fault)))
+        note_process(fault.healer_file, pid)
+
+
+def _end_healer(fault: Fault) -> None:
+    """End the process that waits to end a fault (unless it is the one that runs this)."""
+    pid = living_process(fault.healer_file)
+    if pid is not None and pid != os.getpid():
+        os.kill(pid, signal.SIGTERM)
+    fault.healer_file.unlink(missing_ok=True)
 
 
 def _running(lab: Lab, host: Host) -> tuple[cgroups.Trees, int]:
@@ -165,6 +180,7 @@ def heal(fault: Fault, trees: cgroups.Trees) -> None:
         disk_fill.release(clone.disk(fault.lab, fault.host).root, fault.path)
     elif fault.kind == "power-cut":
         _give_power(fault, trees, name)
+    _end_healer(fault)
     fault.file.unlink(missing_ok=True)
 
 

@@ -35,8 +35,8 @@ def render_ssh_config(lab: Lab, state: Path) -> str:
     """Configuration for `ssh -F <file> <host>`."""
     lines = [f"Host {host.name}\n    HostName {host.address}\n" for host in lab.hosts]
     return "\n".join(lines) + (
-        f"\nHost *\n    User ops\n    IdentityFile \"{state / 'id_ed25519'}\"\n    IdentitiesOnly yes\n"
-        f"    UserKnownHostsFile \"{state / 'known_hosts'}\"\n    StrictHostKeyChecking yes\n"
+        f'\nHost *\n    User ops\n    IdentityFile "{state / "id_ed25519"}"\n    IdentitiesOnly yes\n'
+        f'    UserKnownHostsFile "{state / "known_hosts"}"\n    StrictHostKeyChecking yes\n'
     )
 
 

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import paths
-from labkit.errors import LabError
+from labkit.errors import BusyError
 
 LOCK_WAIT_S = 120.0
 
@@ -82,18 +83,18 @@ def all_records() -> list[Record]:
 
 
 @contextmanager
-def locked(lab: str) -> Iterator[None]:
-    """Hold the lock of a lab; `LabError` when another labctl keeps it for more than two minutes."""
-    with lock_file(paths.RUN / f"{lab}.lock", f"lab {lab}"):
+def locked(lab: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Hold the lock of a lab; `BusyError` when another labctl keeps it for longer than `wait_s`."""
+    with lock_file(paths.RUN / f"{lab}.lock", f"lab {lab}", wait_s):
         yield
 
 
 @contextmanager
-def lock_file(path: Path, what: str) -> Iterator[None]:
+def lock_file(path: Path, what: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Hold a lock file; it is free as soon as its holder ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline = time.monotonic() + wait_s
         told = False
         while True:
             try:
@@ -101,9 +102,9 @@ def lock_file(path: Path, what: str) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise LabError(f"another labctl has been working on {what} for two minutes") from None
-                if not told:
-                    print(f"waiting for another labctl that works on {what}", flush=True)
+                    raise BusyError(f"another labctl has been working on {what} for {wait_s:.0f} s") from None
+                if not told and wait_s > 0:
+                    print(f"waiting for another labctl that works on {what}", file=sys.stderr, flush=True)
                     told = True
                 time.sleep(0.2)
         yield

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 from labkit import cgroups, faults, machine, paths, record
-from labkit.errors import LabError
+from labkit.errors import BusyError, LabError
 from labkit.inventory import Host, Lab
 from labkit.output import say
 
@@ -15,7 +16,8 @@ from labkit.output import say
 def of_lab(lab: Lab) -> dict[str, Any]:
     """State of a lab and its hosts; heals faults whose time is over."""
     trees = cgroups.detect()
-    with record.locked(lab.name):
+    # Whoever works on the lab now heals what is overdue; looking must not wait for them.
+    with suppress(BusyError), record.locked(lab.name, wait_s=0):
         faults.heal_overdue(lab.name, trees)
     known = record.load(lab.name)
     active = faults.load_all(lab.name)
