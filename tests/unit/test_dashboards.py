@@ -41,13 +41,15 @@ SOURCES = {"prometheus": "prometheus", "flux-database": "grafana-postgresql-data
 TABLES = """
 CREATE SCHEMA flux;
 CREATE TABLE flux.mg_device_registry (id uuid PRIMARY KEY, name text UNIQUE, type text, site text,
-  profile text, cadence interval, active_from timestamptz, active_to timestamptz, metadata jsonb NOT NULL DEFAULT '{}');
+  profile text, cadence interval, active_from timestamptz, active_to timestamptz,
+  metadata jsonb NOT NULL DEFAULT '{}');
 CREATE TABLE flux.mg_bess_readings (time timestamptz, device_id uuid, boot_id uuid, seq bigint,
-  heartbeat bigint, power_kw float8, setpoint_kw float8, soe_percent float8, voltage_v float8, frequency_hz float8,
+  heartbeat bigint, power_kw float8, setpoint_kw float8, soe_percent float8,
+  voltage_v float8, frequency_hz float8,
   temperature_c float8, status int, alarms bigint, time_quality text, PRIMARY KEY (device_id, time));
 CREATE TABLE flux.mg_meter_readings (time timestamptz, device_id uuid, boot_id uuid, seq bigint,
-  heartbeat bigint, power_kw float8, voltage_v float8, frequency_hz float8, energy_import_kwh float8, energy_export_kwh float8,
-  time_quality text, PRIMARY KEY (device_id, time));
+  heartbeat bigint, power_kw float8, voltage_v float8, frequency_hz float8, energy_import_kwh float8,
+  energy_export_kwh float8, time_quality text, PRIMARY KEY (device_id, time));
 CREATE TABLE flux.mg_meter_readings_5m_intermediate (bucket timestamptz, device_id uuid, samples int,
   power_kw_avg float8, power_kw_min float8, power_kw_max float8, energy_import_kwh float8,
   energy_export_kwh float8, PRIMARY KEY (device_id, bucket));
