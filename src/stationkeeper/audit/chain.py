@@ -327,15 +327,16 @@ class Chain:
             os.close(descriptor)
 
     def _write_head(self, head: Head, signer: keys.Signer) -> None:
-        # No fsync: after a power cut an older head, or none, is repaired from the chain itself.
+        # In place and without fsync, since a rename makes the next fsync of the chain four times as slow.
+        # A head that a power cut left old, damaged or missing is repaired from the chain itself.
         content = head.dump(signer)
-        temporary = self.paths.head.with_name(".head.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.paths.head, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, content)
+            os.pwrite(descriptor, content, 0)
+            if os.fstat(descriptor).st_size > len(content):
+                os.ftruncate(descriptor, len(content))
         finally:
             os.close(descriptor)
-        temporary.replace(self.paths.head)
         self._written_head = (content, Head(head.chain, head.seq, head.hash, head.size, dict(head.open)))
 
 
@@ -370,17 +371,26 @@ def append_event(run_id: str, event: str, data: Mapping[str, Any]) -> dict[str, 
 def run_is_recorded(run_id: str, paths: AuditPaths | None = None) -> bool:
     """Say whether the chain holds a signed START of this run that has not ended. Never raises."""
     paths = paths or AuditPaths.default()
-    try:
-        ring = keys.KeyRing.load(paths.keys)
-        head = load_head(paths.head, ring)
-        run = head.open.get(run_id) if head else None
-        if run is None:
+    # Another process may be writing the head just now, and it is read without the lock.
+    for _ in range(5):
+        try:
+            return _holds_start(run_id, paths)
+        except ChainError:
+            time.sleep(0.01)
+        except (OSError, keys.KeyFileError, record.RecordError):
             return False
-        with paths.chain.open("rb") as stream:
-            stream.seek(run["offset"])
-            entry = record.parse(stream.read(run["length"]))
-    except (OSError, ChainError, keys.KeyFileError, record.RecordError):
+    return False
+
+
+def _holds_start(run_id: str, paths: AuditPaths) -> bool:
+    ring = keys.KeyRing.load(paths.keys)
+    head = load_head(paths.head, ring)
+    run = head.open.get(run_id) if head else None
+    if run is None:
         return False
+    with paths.chain.open("rb") as stream:
+        stream.seek(run["offset"])
+        entry = record.parse(stream.read(run["length"]))
     return bool(
         entry["event"] in OPENING
         and entry["run_id"] == run_id

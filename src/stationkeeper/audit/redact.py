@@ -31,21 +31,33 @@ _SECRET_NAME = re.compile(
 )
 _WORDS = r"pass(?:word|wd|phrase)|secret|token|pwd|api[_-]?key|credential"
 _VALUE = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s,;&\"'}\]]+)"
+# Every repetition that a failed match would try again has a limit: without one, a long text takes minutes.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
         MASK,
     ),
     (re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+"), MASK),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
+    (re.compile(r"\beyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]*"), MASK),
     # Password hashes of crypt(3), and those of PostgreSQL.
     (re.compile(r"\$(1|2[aby]?|5|6|7|y|gy|argon2\w*)\$[^\s:'\"]{8,}"), MASK),
     (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
     # scheme://user:password@host; the password may itself hold an @ or a slash.
-    (re.compile(r"([a-z][a-z0-9+.-]{0,30}://[^\s:/@'\"]{0,200}:)[^\s'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
-    (re.compile(r"(\b(?:Bearer|Basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1{MASK}"),
+    (
+        re.compile(r"([a-z][a-z0-9+.-]{0,30}://[^\s:/@'\"]{0,200}:)[^\s'\"]{1,500}@", re.IGNORECASE),
+        rf"\1{MASK}@",
+    ),
+    (
+        re.compile(r"(\b(?:Bearer|Authorization:\s{0,9}Basic)\s{1,9})[\w.~+/=-]{6,}", re.IGNORECASE),
+        rf"\1{MASK}",
+    ),
     # --password value, PGPASSWORD=value, "token": "value"; but not "the password of a user".
-    (re.compile(rf"(--[\w-]*(?:{_WORDS})[\w-]*[\s=]+){_VALUE}", re.IGNORECASE), rf"\1{MASK}"),
+    (
+        re.compile(rf"(--[\w-]{{0,60}}(?:{_WORDS})[\w-]{{0,60}}[\s=]{{1,9}}){_VALUE}", re.IGNORECASE),
+        rf"\1{MASK}",
+    ),
     (
         re.compile(rf"((?:{_WORDS})[\w.-]{{0,60}}[\"']?\s{{0,9}}[:=]\s{{0,9}}){_VALUE}", re.IGNORECASE),
         rf"\1{MASK}",
