@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from stationkeeper.controller import latch
 from stationkeeper.controller.config import load, load_database
 from stationkeeper.controller.merge import ConfigError
+from stationkeeper.controller.paths import Paths
+from stationkeeper.controller.service import Service
+from stationkeeper.controller.status import status
+from stationkeeper.controller.store import Store, StoreError
 
 CONFIG_DIR = Path("/etc/bess_controller")
 STATE_DIR = Path("/var/lib/bess_controller")
@@ -58,6 +64,50 @@ def _latch(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _paths(arguments: argparse.Namespace) -> Paths:
+    return Paths(arguments.config_dir, arguments.state_dir, arguments.runtime_dir)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        service = Service(_paths(arguments))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"stationkeeper controller: {problem}", file=sys.stderr)
+        return 1
+
+    async def control() -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, service.reloading.set)
+        await service.run()
+
+    asyncio.run(control())
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    result = status(_paths(arguments))
+    print(json.dumps(result, indent=2))
+    return 0 if result["running"] else 3
+
+
+def _requeue(arguments: argparse.Namespace) -> int:
+    path = _paths(arguments).buffer
+    if not path.exists():
+        print(f"{path}: there is no store", file=sys.stderr)
+        return 1
+    try:
+        store = Store(path, create=False)
+        print(f"{store.requeue()} rejected rows are in the queue again")
+        store.close()
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stationkeeper controller", description=__doc__)
     actions = parser.add_subparsers(required=True)
@@ -65,6 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     places.add_argument("--config-dir", type=Path, default=CONFIG_DIR)
     places.add_argument("--state-dir", type=Path, default=STATE_DIR)
     places.add_argument("--runtime-dir", type=Path, default=latch.FALLBACK_DIRECTORY.parent)
+
+    service = actions.add_parser("run", help="control the station until SIGTERM", parents=[places])
+    service.set_defaults(run=_run)
+
+    tell = actions.add_parser("status", help="tell the state as JSON (exit 3: not running)", parents=[places])
+    tell.set_defaults(run=_status)
+
+    again = actions.add_parser("requeue", help="send rejected rows once more", parents=[places])
+    again.set_defaults(run=_requeue)
 
     check = actions.add_parser(
         "check-config", help="validate files before they are put in place (exit 0 or 1)"
@@ -75,13 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--profiles", type=Path, default=CONFIG_DIR / "profiles")
     check.set_defaults(run=_check_config)
 
-    handle = actions.add_parser("latch", help="the emergency-stop latch", parents=[places])
+    handle = actions.add_parser("latch", help="the emergency-stop latch")
     verbs = handle.add_subparsers(dest="action", required=True)
-    engage = verbs.add_parser("set", help="stop: hold 0 kW until it is cleared")
+    engage = verbs.add_parser("set", help="stop: hold 0 kW until it is cleared", parents=[places])
     engage.add_argument("--reason", required=True)
     engage.add_argument("--id", default="by-hand")
-    verbs.add_parser("clear", help="release")
-    verbs.add_parser("show", help="tell whether the station is latched")
+    verbs.add_parser("clear", help="release", parents=[places])
+    verbs.add_parser("show", help="tell whether the station is latched", parents=[places])
     handle.set_defaults(run=_latch)
     return parser
 

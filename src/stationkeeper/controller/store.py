@@ -40,7 +40,8 @@ CREATE TRIGGER IF NOT EXISTS discounted AFTER DELETE ON samples
 """
 INSERT = (
     "INSERT INTO samples (kind, device_id, boot_id, seq, time_us, time_quality, payload) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    # A COMMIT that failed towards us may have succeeded on the disk; then the same sample comes again.
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device_id, boot_id, seq) DO NOTHING"
 )
 OLDEST = (
     "SELECT id, kind, device_id, boot_id, seq, time_us, time_quality, payload "
@@ -114,34 +115,54 @@ class Store:
     """One connection to the store, for one thread at a time; every method raises only StoreError."""
 
     def __init__(
-        self, path: Path, *, max_rows: int = 2_000_000, max_bytes: int = 1_000_000_000, wait_s: float = 2.0
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        max_rows: int = 2_000_000,
+        max_bytes: int = 1_000_000_000,
+        wait_s: float = 2.0,
     ) -> None:
-        """Open or create the store; wait at most ``wait_s`` for another connection's transaction."""
+        """Open the store; wait at most ``wait_s`` for another connection's transaction.
+
+        With ``create`` a missing store is made, and one that is no database any more is kept under another
+        name (``set_aside``) while a new one begins. Only its owner, the sampling side, may do that.
+        """
         self.path = path
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.set_aside: Path | None = None
         try:
-            self._connection = self._open(path, wait_s)
+            self._connection = self._open(path, wait_s, create)
         except sqlite3.OperationalError as error:
             raise StoreError(f"{path}: {error}") from error
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as damage:
+            if not create:
+                raise StoreError(f"{path}: {damage}") from damage
             # Not a database any more. Keep it for a rescue, and go on with a new one.
             self.set_aside = self._move_aside(path)
             try:
-                self._connection = self._open(path, wait_s)
+                self._connection = self._open(path, wait_s, create)
             except sqlite3.DatabaseError as error:
                 raise StoreError(f"{path}: {error}") from error
 
     @staticmethod
-    def _open(path: Path, wait_s: float) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+    def _open(path: Path, wait_s: float, create: bool) -> sqlite3.Connection:
+        mode = "rwc" if create else "rw"
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=wait_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
+            if create:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(SCHEMA)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 4194304")
-            connection.executescript(SCHEMA)
         except sqlite3.Error:
             connection.close()
             raise
