@@ -63,7 +63,7 @@ table:
   type: list
   elements: str
 host_states:
-  description: The worst state of each host.
+  description: The worst state of each host, and of V((system\)) for database and telemetry.
   returned: success
   type: dict
 counts:
@@ -116,7 +116,7 @@ def main() -> None:
         state=result.state,
         table=result.table(),
         counts=result.counts(),
-        host_states={host: result.of_host(host) for host in params["hosts"]},
+        host_states={host: result.of_host(host) for host in [*params["hosts"], summary.SYSTEM]},
     )
 
 

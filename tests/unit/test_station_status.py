@@ -9,9 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from stationkeeper.station import status
+from stationkeeper.station.service import Service
 
 NOW = 1_700_000_000.0
-GOOD_UNIT = status.Unit("active", 0, "aaaaaaaaaaaa", "aaaaaaaaaaaa")
+
+
+def unit(active: str, release: str = "aaaaaaaaaaaa", installed: str = "aaaaaaaaaaaa") -> Service:
+    return Service(True, active, True, False, 0, release, installed)
+
+
+GOOD_UNIT = unit("active")
 EXPECTED = status.Expected(("A-BESS-01", "A-METER-01"), 10)
 GOOD = """\
 # HELP stationkeeper_emergency_stop_latched 1 while the latch stands
@@ -28,8 +35,8 @@ stationkeeper_device_soe_percent{device="A-BESS-01",site="A"} 55.0
 """
 
 
-def judge(text: str, unit: status.Unit = GOOD_UNIT) -> status.Status:
-    return status.judge(unit, status.Metrics(text), EXPECTED, now=NOW)
+def judge(text: str, service: Service = GOOD_UNIT) -> status.Status:
+    return status.judge(service, status.Metrics(text), EXPECTED, now=NOW)
 
 
 def test_all_well() -> None:
@@ -67,16 +74,16 @@ def test_no_metrics_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "word"),
+    ("service", "word"),
     [
-        (status.Unit("failed", 5), "is failed"),
-        (status.Unit("activating", 5), "is activating"),
-        (status.Unit("active", 0, "aaaaaaaaaaaa", "bbbbbbbbbbbb"), "restart bess_controller"),
-        (status.Unit("active", 0, "", "bbbbbbbbbbbb"), "runs release unknown"),
+        (unit("failed"), "is failed"),
+        (unit("activating"), "is activating"),
+        (unit("active", "aaaaaaaaaaaa", "bbbbbbbbbbbb"), "restart bess_controller"),
+        (unit("active", "", "bbbbbbbbbbbb"), "runs release unknown"),
     ],
 )
-def test_unit_problems(unit: status.Unit, word: str) -> None:
-    assert word in judge(GOOD, unit).problems[0]
+def test_unit_problems(service: Service, word: str) -> None:
+    assert word in judge(GOOD, service).problems[0]
 
 
 def test_latch_and_waiting_rows_are_notes() -> None:
@@ -132,7 +139,7 @@ def test_fetch(url: str) -> None:
 
 def test_look_waits_until_the_problems_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([None, None, status.Metrics(GOOD)])
-    monkeypatch.setattr(status, "unit_of", lambda name: GOOD_UNIT)
+    monkeypatch.setattr(status, "look_at", lambda name: GOOD_UNIT)
     monkeypatch.setattr(status, "fetch", lambda url: next(answers))
     monkeypatch.setattr(status.time, "time", lambda: NOW)
     slept: list[float] = []
@@ -141,6 +148,6 @@ def test_look_waits_until_the_problems_are_gone(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_look_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "unit_of", lambda name: GOOD_UNIT)
+    monkeypatch.setattr(status, "look_at", lambda name: GOOD_UNIT)
     monkeypatch.setattr(status, "fetch", lambda url: None)
     assert status.look("u", "http://x", EXPECTED, 0).problems

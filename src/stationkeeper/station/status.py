@@ -6,30 +6,21 @@ Runs on the station with nothing but its python3 (standard library only). Reads 
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from .service import Service, ask
+from .service import look as look_at
 
 Labels = dict[str, str]
 _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 _UPLOAD_LATE_S = 120.0
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The unit's state, how often systemd restarted it, and the release that its process runs from."""
-
-    active: str
-    restarts: int
-    release: str = ""
-    installed: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Status:
     samples: dict[str, dict[str, float | None]] = field(default_factory=dict)
     buffer_rows: int | None = None
     exposure: float | None = None
-    unit: Unit = field(default_factory=lambda: Unit("unknown", 0))
+    unit: Service | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for Ansible."""
@@ -63,7 +54,7 @@ class Status:
             "samples": self.samples,
             "buffer_rows": self.buffer_rows,
             "exposure": self.exposure,
-            "unit": vars(self.unit),
+            "unit": asdict(self.unit) if self.unit else None,
         }
 
 
@@ -91,7 +82,7 @@ class Metrics:
 
 
 def judge(
-    unit: Unit, metrics: Metrics | None, expected: Expected, *, now: float, exposure: float | None = None
+    unit: Service, metrics: Metrics | None, expected: Expected, *, now: float, exposure: float | None = None
 ) -> Status:
     """Compare what was seen with what is expected. ``now`` is in seconds since 1970 UTC."""
     problems = _unit_problems(unit)
@@ -132,7 +123,7 @@ def judge(
     )
 
 
-def _unit_problems(unit: Unit) -> list[str]:
+def _unit_problems(unit: Service) -> list[str]:
     if unit.active != "active":
         return [f"the controller's unit is {unit.active}"]
     if unit.release != unit.installed:
@@ -183,7 +174,7 @@ def look(
     exposure = exposure_of(unit_name) if expected.exposure_max is not None else None
     deadline = time.monotonic() + wait_s
     while True:
-        status = judge(unit_of(unit_name), fetch(metrics_url), expected, now=time.time(), exposure=exposure)
+        status = judge(look_at(unit_name), fetch(metrics_url), expected, now=time.time(), exposure=exposure)
         if not status.problems or time.monotonic() >= deadline:
             return status
         sleep(1)
@@ -198,35 +189,7 @@ def fetch(url: str) -> Metrics | None:
         return None
 
 
-def unit_of(name: str, root: Path = Path("/opt/stationkeeper")) -> Unit:
-    """Ask systemd for the unit, and the kernel for the program that it runs."""
-    answer = _ask("systemctl", "show", name, "--property=ActiveState,NRestarts,MainPID")
-    values = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-    restarts = values.get("NRestarts", "0")
-    try:
-        program = Path(f"/proc/{values.get('MainPID', '0')}/cmdline").read_bytes().split(b"\0")[0].decode()
-    except OSError:
-        program = ""
-    # The entry point's interpreter is the release's own, by its real path.
-    running = program.removeprefix(f"{root}/releases/").split("/")[0] if "/releases/" in program else ""
-    installed = (root / "venv").resolve()
-    return Unit(
-        values.get("ActiveState") or "unknown",
-        int(restarts) if restarts.isdigit() else 0,
-        running,
-        installed.name if installed.parent.name == "releases" else "",
-    )
-
-
 def exposure_of(name: str) -> float | None:
     """Return the exposure, 0 to 10, that systemd finds in a unit."""
-    match = _EXPOSURE.search(_ask("systemd-analyze", "security", "--no-pager", name))
+    match = _EXPOSURE.search(ask(["systemd-analyze", "security", "--no-pager", name])[1])
     return float(match[1]) if match else None
-
-
-def _ask(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout

@@ -1,0 +1,61 @@
+"""Jinja filters for stations: their devices in the forms that programs and runbooks want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+try:
+    from stationkeeper.station import declared
+except ImportError as error:
+    raise ImportError(
+        f"{error}: install the package on the control node with `make setup` (pip install -e .)"
+    ) from error
+
+
+def edge_controller_devices(
+    devices: Sequence[Mapping[str, Any]], system: str, site: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the devices of the controller's configuration."""
+    try:
+        return declared.controller_devices(devices, system, site)
+    except ValueError as error:
+        raise AnsibleFilterError(f"edge_controller_devices: {error}") from error
+
+
+def edge_simulator_devices(
+    devices: Sequence[Mapping[str, Any]], initial_soe_percent: float
+) -> list[dict[str, Any]]:
+    """Return the devices of the simulator's configuration."""
+    try:
+        return declared.simulator_devices(devices, initial_soe_percent)
+    except ValueError as error:
+        raise AnsibleFilterError(f"edge_simulator_devices: {error}") from error
+
+
+def edge_health_checks(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    """Return each host's checks, and what its controller notes as degraded ones."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for host in hosts:
+        variables = hostvars[host]
+        status = variables.get("edge_controller_status") or {}
+        found[host] = list(variables.get("health_checks") or [])
+        found[host] += [
+            {"name": "edge_controller", "state": "degraded", "message": note}
+            for note in status.get("notes", [])
+        ]
+    return found
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "edge_controller_devices": edge_controller_devices,
+            "edge_simulator_devices": edge_simulator_devices,
+            "edge_health_checks": edge_health_checks,
+        }
