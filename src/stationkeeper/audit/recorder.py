@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stationkeeper.audit import ship, spool
-from stationkeeper.audit.chain import Chain, ChainError
+from stationkeeper.audit.chain import Chain, ChainError, Session
 from stationkeeper.audit.keys import KeyFileError
 from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.database.settings_file import SettingsFileError, read_settings
@@ -18,7 +18,7 @@ from stationkeeper.database.settings_file import SettingsFileError, read_setting
 _MAX_PENDING = 10_000
 # After the first failure a play must not wait for a lock at every task again.
 _SHORT_LOCK_TIMEOUT_S = 0.1
-_WRITE_ERRORS = (OSError, ChainError, KeyFileError, spool.SpoolError)
+_WRITE_ERRORS = (OSError, ChainError, KeyFileError)
 
 
 class Recorder:
@@ -90,6 +90,14 @@ class Recorder:
         if failures:
             self._warn(f"audit: records stay on this control node until the next run: {failures[0]}")
 
+    def _take_spooled(self, session: Session) -> list[Path]:
+        try:
+            return spool.take(self._chain.paths, session)
+        except spool.SpoolError as error:
+            # Whoever prepared that folder must not keep this run from being recorded.
+            self._warn(f"audit: the spool is not looked at: {error}")
+            return []
+
     def _flush(self) -> bool:
         taken: list[Path] = []
         aborted: list[str] = []
@@ -97,7 +105,7 @@ class Recorder:
             with self._chain.session() as session:
                 if not self._prepared:
                     aborted = self._chain.abort_gone_runs(session)
-                    taken = spool.take(self._chain.paths, session)
+                    taken = self._take_spooled(session)
                 for entry in self._pending:
                     session.add(entry["event"], self.run_id, entry["data"], at=entry["at"])
         except _WRITE_ERRORS as error:
