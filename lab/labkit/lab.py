@@ -42,6 +42,7 @@ class Boot:
         kept = machine.of_host(self.lab.name, host)
         state = paths.state_directory(self.lab.name)
         system = machine.wait_for_ssh(kept, state, host.address, SSH_WAIT_S)
+        machine.note_ready(self.trees, kept)
         note = "" if system == "running" else f" (systemd says {system})"
         seconds = time.monotonic() - self.begin
         say(f"  {host.name:<12} {host.address:<15} answers ssh after {seconds:.1f} s{note}")
@@ -66,32 +67,37 @@ def up(lab: Lab, only: tuple[str, ...], fresh: bool) -> None:
         state = paths.state_directory(lab.name)
         servers = network.host_nameservers()
         if not servers:
-            say(
-                "note: /etc/resolv.conf names no server that a host could reach; hosts only have the apt cache"
-            )
+            say("note: /etc/resolv.conf names no server that hosts could reach; they only have the apt cache")
         boot = Boot(lab, trees, base, fresh, keys.ensure_key(state), servers, begin)
-        waiting = _choose(boot, chosen)
+        starting, waiting = _choose(boot, chosen)
         with ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(boot.start, waiting))
+            list(pool.map(boot.start, starting))
             known = {h: key for h in lab.hosts if (key := clone.host_key(lab.name, h.name)) is not None}
             keys.write(lab, state, known)
-            list(pool.map(boot.wait, waiting))
+            list(pool.map(boot.wait, [*starting, *waiting]))
     say(f"lab {lab.name} is up: {len(chosen)} hosts on {lab.network}, {time.monotonic() - begin:.1f} s")
 
 
-def _choose(boot: Boot, chosen: list[Host]) -> list[Host]:
-    """Leave out the hosts that run already, or stop them first when fresh ones are wanted."""
+def _choose(boot: Boot, chosen: list[Host]) -> tuple[list[Host], list[Host]]:
+    """Hosts to start, and hosts that run but were never seen to answer (a killed `up` left them booting).
+
+    A host that runs under a fault is left alone: it need not answer.
+    """
+    starting: list[Host] = []
     waiting: list[Host] = []
+    faulty = {name for fault in faults.load_all(boot.lab.name) for name in (fault.host, fault.peer)}
     for host in chosen:
         kept = machine.of_host(boot.lab.name, host)
-        running = machine.is_running(boot.trees, kept)
-        if running and not boot.fresh:
-            say(f"  {host.name:<12} {host.address:<15} runs already")
-            continue
-        if running:
+        if not machine.is_running(boot.trees, kept):
+            starting.append(host)
+        elif boot.fresh:
             machine.stop(boot.trees, kept)
-        waiting.append(host)
-    return waiting
+            starting.append(host)
+        elif machine.was_ready(boot.trees, kept) or host.name in faulty:
+            say(f"  {host.name:<12} {host.address:<15} runs already")
+        else:
+            waiting.append(host)
+    return starting, waiting
 
 
 def _claim(lab: Lab, trees: cgroups.Trees) -> None:

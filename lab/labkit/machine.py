@@ -122,6 +122,17 @@ def is_running(trees: cgroups.Trees, machine: Machine) -> bool:
     return supervisor(machine) is not None and cgroups.leader(trees, machine.machine) is not None
 
 
+def note_ready(trees: cgroups.Trees, machine: Machine) -> None:
+    """Remember that this boot of a machine answered ssh."""
+    write_json(machine.folder / "ready.json", {"leader": cgroups.leader(trees, machine.machine)})
+
+
+def was_ready(trees: cgroups.Trees, machine: Machine) -> bool:
+    """True when this boot of a running machine was seen to answer ssh."""
+    noted = read_json(machine.folder / "ready.json")
+    return isinstance(noted, dict) and noted["leader"] == cgroups.leader(trees, machine.machine)
+
+
 def stop(trees: cgroups.Trees, machine: Machine) -> None:
     """Shut a machine down cleanly, or kill it when it does not obey; remove what it leaves behind."""
     cgroups.freeze(trees, machine.machine, False)

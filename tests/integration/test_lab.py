@@ -121,8 +121,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def test_hosts_are_real(bench: Bench) -> None:
     done = bench.ssh(
         "first",
-        "hostname; id -un; sudo -n id -u; systemctl is-system-running; ping -q -c1 -W2 second >/dev/null && echo ok;"
-        " . /etc/os-release; echo $ID $VERSION_ID; stat -c %s /etc/machine-id; ls -d /var/log/journal/*",
+        "hostname; id -un; sudo -n id -u; systemctl is-system-running;"
+        " ping -q -c1 -W2 second >/dev/null && echo ok; . /etc/os-release; echo $ID $VERSION_ID;"
+        " stat -c %s /etc/machine-id; ls -d /var/log/journal/*",
     )
     lines = done.stdout.splitlines()
     assert lines[:7] == ["first", "ops", "0", "running", "ok", "debian 13", "33"]
