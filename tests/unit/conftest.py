@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from postgres_cluster import PostgresCluster
+from small_disk import mounted
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,10 @@ def postgres_dsn(postgres_settings: dict[str, Any]) -> str:
         f"dbname={postgres_settings['name']} user={postgres_settings['user']} "
         f"password={postgres_settings['password']}"
     )
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 2 MiB, to be filled with `small_disk.fill`."""
+    with mounted("2m") as directory:
+        yield directory

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import fill
 
 from stationkeeper.controller.store import Sample, Store, StoreError
 
@@ -123,26 +120,6 @@ def test_kill_9_loses_no_stored_sample(tmp_path: Path) -> None:
         assert stored in (list(range(1, acknowledged + 1)), list(range(1, acknowledged + 2)))
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 1 MiB, so that it really fills."""
-    assert os.geteuid() == 0, "mounting a small file system needs root"
-    directory = Path(tempfile.mkdtemp(prefix="sk-small-"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "sk-small", directory], check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
-        shutil.rmtree(directory)
-
-
-def fill(path: Path) -> None:
-    """Write until the disk is full."""
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as stream:
-        while True:
-            stream.write(b"x" * 4096)
 
 
 def test_a_full_disk_is_an_error_that_heals(small_disk: Path) -> None:

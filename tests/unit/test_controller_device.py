@@ -1,0 +1,236 @@
+"""Set-points with proof, samples that survive a bad disk, and holds that fail towards zero."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from stationkeeper.controller.clock import time_quality
+from stationkeeper.controller.device import Device
+from stationkeeper.controller.guard import Guard
+from stationkeeper.controller.latch import FILE_NAME
+from stationkeeper.controller.metrics import Metrics
+from stationkeeper.controller.notify import notify, watchdog_period_s
+from stationkeeper.controller.recorder import MEMORY_SAMPLES, Recorder
+from stationkeeper.controller.schema import Battery, Modbus
+from stationkeeper.controller.store import Sample, Store, StoreError
+from stationkeeper.modbus.client import StrictClient
+from stationkeeper.modbus.outcome import Outcome
+from stationkeeper.profiles.load import load_profile
+from stationkeeper.simulator.config import SimulatorConfig
+from stationkeeper.simulator.config import Station as Devices
+from stationkeeper.simulator.server import SimulatorServer
+
+PROFILE = load_profile("generic_battery")
+
+
+@asynccontextmanager
+async def battery(
+    spoil: Callable[[Devices, SimulatorServer], None] = lambda devices, server: None,
+) -> AsyncIterator[tuple[Device, Devices, Metrics]]:
+    """A device over a real socket to a simulated battery; `spoil` makes it misbehave."""
+    devices = Devices(
+        SimulatorConfig.model_validate(
+            {
+                "listen": {"host": "127.0.0.1", "port": 0},
+                "log": "/dev/null",
+                "devices": [{"unit": 1, "name": "B1", "profile": "generic_battery"}],
+            }
+        )
+    )
+    server = SimulatorServer(devices.devices)
+    spoil(devices, server)
+    port = await server.start("127.0.0.1", 0)
+    modbus = Modbus.model_validate({"host": "127.0.0.1", "port": port, "unit": 1})
+    config = Battery(
+        id=UUID(int=1), name="B1", profile="generic_battery", modbus=modbus, rating_kw=100, capacity_kwh=200
+    )
+    client = StrictClient("127.0.0.1", port, 0.3, 0.3)
+    metrics = Metrics("WLCE")
+    yield Device(config, PROFILE, client, metrics, boot_id=str(UUID(int=2))), devices, metrics
+    await client.close()
+    await server.close()
+
+
+def test_a_setpoint_is_verified_by_reading_it_back() -> None:
+    async def scenario() -> None:
+        async with battery() as (device, _, metrics):
+            assert await device.command(33.3336) is Outcome.VERIFIED
+            sample = await device.sample()
+            assert sample is not None
+            assert sample.payload["setpoint_kw"] == pytest.approx(33.334)
+            assert sample.seq == 1
+            assert abs(sample.time_us - time.time_ns() / 1000) < 5_000_000
+            assert metrics.registry.get_sample_value(
+                "stationkeeper_device_setpoint_kw", {"site": "WLCE", "device": "B1"}
+            ) == pytest.approx(33.3336)
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_acknowledges_and_ignores_is_not_verified(caplog: pytest.LogCaptureFixture) -> None:
+    def ignore(devices: Devices, server: SimulatorServer) -> None:
+        devices.devices[1].source.write = lambda name, value: None  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        async with battery(ignore) as (device, _, metrics):
+            started = time.monotonic()
+            assert await device.command(50.0) is Outcome.ACCEPTED_UNVERIFIED
+            assert time.monotonic() - started < 4
+            labels = {"site": "WLCE", "device": "B1", "outcome": "accepted_unverified"}
+            assert metrics.registry.get_sample_value("stationkeeper_modbus_errors_total", labels) == 1
+
+    asyncio.run(scenario())
+    assert "commanded 50 kW, the device says 0" in caplog.text
+
+
+def test_a_refused_and_an_unreachable_device_are_told_apart() -> None:
+    async def scenario() -> None:
+        async with battery() as (device, devices, _):
+            assert await device.command(5000.0) is Outcome.REJECTED
+            devices.devices.pop(1)
+            assert (await device.command(50.0)).is_success is False
+            assert await device.sample() is None
+        assert await device.command(0.0) is Outcome.UNREACHABLE
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_lost_after_the_write_is_settled_by_reading() -> None:
+    def swallow(devices: Devices, server: SimulatorServer) -> None:
+        real, lost = server.answer, [True]
+
+        def answer(client: str, unit: int, pdu: bytes) -> bytes:
+            answered = real(client, unit, pdu)
+            if pdu[0] == 16 and lost:
+                lost.clear()
+                # The device has applied it; the client waits in vain.
+                time.sleep(0.5)
+            return answered
+
+        server.answer = answer  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        async with battery(swallow) as (device, _, metrics):
+            assert await device.command(40.0) is Outcome.VERIFIED
+            labels = {"site": "WLCE", "device": "B1", "outcome": "unknown"}
+            assert metrics.registry.get_sample_value("stationkeeper_modbus_errors_total", labels) == 1
+
+    asyncio.run(scenario())
+
+
+def sample(seq: int) -> Sample:
+    return Sample("bess", "d1", "b1", seq, seq, "synchronised", {"power_kw": 1.0})
+
+
+def test_samples_wait_in_memory_while_the_disk_refuses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "buffer.db")
+    real: Callable[[Any], int] = store.append
+    metrics = Metrics("WLCE")
+
+    def refuse(samples: Any) -> int:
+        raise StoreError("database or disk is full")
+
+    async def scenario() -> None:
+        recorder = Recorder(lambda: store, metrics)
+        await recorder.start()
+        store.append = refuse  # type: ignore[method-assign]
+        for seq in range(1, MEMORY_SAMPLES + 4):
+            await recorder.save(sample(seq))
+        store.append = real  # type: ignore[method-assign]
+        await recorder.save(sample(9999))
+        await recorder.save(sample(10_000))
+        await recorder.close()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    seqs = [row.sample.seq for row in Store(tmp_path / "buffer.db").oldest(10_000)]
+    assert seqs == [*range(1, MEMORY_SAMPLES + 1), 10_000]
+    # Memory is bounded, and what it could not take is counted.
+    assert metrics.registry.get_sample_value("stationkeeper_samples_lost_total", {"site": "WLCE"}) == 4
+    assert caplog.text.count("samples cannot be stored") == 1
+    assert "takes samples again" in caplog.text
+
+
+def test_a_hanging_disk_holds_nobody_up(tmp_path: Path) -> None:
+    store = Store(tmp_path / "buffer.db")
+    real = store.append
+
+    def hang(samples: Any) -> int:
+        time.sleep(1.0)
+        return real(samples)
+
+    async def scenario() -> None:
+        recorder = Recorder(lambda: store, Metrics("WLCE"), wait_s=0.05)
+        await recorder.start()
+        store.append = hang  # type: ignore[method-assign]
+        started = time.monotonic()
+        for seq in range(1, 5):
+            await recorder.save(sample(seq))
+        assert time.monotonic() - started < 0.6
+        await asyncio.sleep(2.5)
+        await recorder.close()
+
+    asyncio.run(scenario())
+    assert [row.sample.seq for row in Store(tmp_path / "buffer.db").oldest(10)] == [1, 2, 3, 4]
+
+
+def test_holds_are_read_and_a_hanging_disk_counts_as_latched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, safe_mode = tmp_path / "latch", tmp_path / "safe_mode.json"
+    directory.mkdir()
+
+    async def scenario() -> None:
+        guard = Guard(directory, tmp_path / "run", safe_mode, wait_s=0.3)
+        free = await guard.look()
+        assert (free.latch, free.safe_mode) == (None, None)
+        safe_mode.write_text("not json")
+        assert (await guard.look()).safe_mode == "asked for without a readable reason"
+        safe_mode.write_text('{"reason": "inspection"}')
+        assert (await guard.look()).safe_mode == "inspection"
+        safe_mode.unlink()
+        (directory / FILE_NAME).touch()
+        assert (await guard.look()).latch == "unreadable"
+        (directory / FILE_NAME).unlink()
+        with monkeypatch.context() as hanging:
+            hanging.setattr("stationkeeper.controller.guard.read_latch", lambda *places: time.sleep(1.0))
+            assert "does not answer" in str((await guard.look()).latch)
+        guard.close()
+
+    asyncio.run(scenario())
+
+
+def test_notify_never_waits_and_never_fails(tmp_path: Path) -> None:
+    assert not notify("READY=1", {})
+    assert not notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0stationkeeper-{os.getpid()}")
+        assert notify("READY=1", {"NOTIFY_SOCKET": f"@stationkeeper-{os.getpid()}"})
+        assert systemd.recv(100) == b"READY=1"
+    assert watchdog_period_s({"WATCHDOG_USEC": "30000000"}) == 30
+    assert watchdog_period_s({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
+    assert watchdog_period_s({}) is None
+
+
+def test_the_clock_is_trusted_for_a_reason_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag, nothing = tmp_path / "synchronized", tmp_path / "nothing"
+    monkeypatch.setattr("stationkeeper.controller.clock.kernel_says_synchronised", lambda: False)
+    assert time_quality(nothing, nothing) == "unsynchronised"
+    flag.touch()
+    assert time_quality(flag, nothing) == "synchronised"
+    assert time_quality(nothing, flag) == "synchronised"
+    monkeypatch.setattr("stationkeeper.controller.clock.kernel_says_synchronised", lambda: True)
+    assert time_quality(nothing, nothing) == "synchronised"
