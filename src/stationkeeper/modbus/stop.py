@@ -332,6 +332,7 @@ class _DeviceStop:
         }
         if seen.meter:
             entry |= {"meter_power_kw": seen.meter.power_kw, "meter_heartbeat": seen.meter.heartbeat}
+        self.result.before = self.result.before or entry
         self.result.samples = [*self.result.samples, entry][-_KEPT:]
 
     def _show_last(self) -> None:

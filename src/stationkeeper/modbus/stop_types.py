@@ -55,7 +55,8 @@ class StopResult:
     """What became of one device. Times `_s` are seconds from the start, `_at` is UTC in RFC 3339.
 
     `changed`: it did not stand at zero before, as far as the first look after the zero write can tell,
-    or it is not proven to stand at zero now. `writes` are those that left (in a dry run, would leave).
+    or it is not proven to stand at zero now. `before` is that first look. `writes` are those that left (in
+    a dry run, would leave), `samples` and `errors` the last ones.
     """
 
     station: str
@@ -73,6 +74,7 @@ class StopResult:
     setpoint_kw: float | None = None
     power_kw: float | None = None
     meter_power_kw: float | None = None
+    before: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     writes: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
