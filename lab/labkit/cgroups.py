@@ -69,8 +69,10 @@ def create(trees: Trees, machine: str, memory_mb: int | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if trees.version == 2:
         parent = Path(trees.mounts[0][1])
+        there = (parent / "cgroup.controllers").read_text().split()
+        wanted = " ".join(f"+{name}" for name in ("cpu", "memory", "pids") if name in there)
         for folder in (parent, parent / PARENT):
-            (folder / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+            (folder / "cgroup.subtree_control").write_text(wanted)
     if memory_mb is not None:
         memory = trees.path("memory", machine)
         if memory is None:

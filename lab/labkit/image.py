@@ -14,6 +14,7 @@ from labkit.record import lock_file, read_json
 from labkit.shell import run
 
 SUITE = "trixie"
+BUILD_WAIT_S = 900.0
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES = (
     "ca-certificates",
@@ -115,7 +116,7 @@ def tree() -> Path:
 def ensure() -> tuple[Path, float]:
     """Build and unpack the image where it is missing; return its folder and the seconds it took."""
     begin = time.monotonic()
-    with lock_file(CACHE / "base.lock", "the base image"):
+    with lock_file(CACHE / "base.lock", "the base image", BUILD_WAIT_S):
         folder = tree()
         if folder.is_dir():
             return folder, 0.0
@@ -128,6 +129,7 @@ def ensure() -> tuple[Path, float]:
 
 def _build(tarball: Path) -> None:
     print(f"building the base image (Debian 13, about half a minute, once): {tarball}", flush=True)
+    _remove_leftovers()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=".build-") as work:
         Path(work).chmod(0o755)  # apt downloads as its own user
         part = Path(work) / "base.tar"
@@ -146,6 +148,16 @@ def _build(tarball: Path) -> None:
                 f"building the base image failed; is there a way to deb.debian.org?\n{done.stderr}"
             )
         part.replace(tarball)
+
+
+def _remove_leftovers() -> None:
+    """Remove what killed builds left; first anything that is still mounted in there."""
+    for folder in CACHE.glob(".build-*"):
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        for place in reversed([line.split()[4] for line in lines]):
+            if place.startswith(f"{folder}/"):
+                run("umount", place)
+        shutil.rmtree(folder)
 
 
 def _unpack(tarball: Path, folder: Path) -> None:

@@ -178,8 +178,8 @@ def down(lab: str, purge: bool) -> None:
         network.remove(lab)
         record.forget(lab)
         cgroups.remove_parents(trees)
-        if not record.all_records():
-            network.restore_forwarding()
+        network.restore_forwarding()
+        record.remove_lock(lab)
     proxy.update()
     kept_or_not = "disks deleted" if purge else "disks kept"
     say(f"lab {lab} is down: {len(known)} hosts, {kept_or_not}, {time.monotonic() - begin:.1f} s")

@@ -10,7 +10,7 @@ from pathlib import Path
 from labkit import naming
 from labkit.errors import LabError
 from labkit.paths import RUN
-from labkit.record import read_json, write_json
+from labkit.record import all_records, lock_file, read_json, write_json
 from labkit.shell import run, succeeds
 
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -118,9 +118,10 @@ def create(lab: str, network: str, gateway: str) -> None:
         disable_ipv6.write_text("1")
     run("ip", "address", "replace", f"{gateway}/24", "dev", bridge)
     run("ip", "link", "set", bridge, "up")
-    if FORWARD.read_text().strip() != "1":
-        write_json(RUN / "ip_forward.json", {"before": FORWARD.read_text().strip()})
-        FORWARD.write_text("1")
+    with lock_file(RUN / "forwarding.lock", "the computer's forwarding switch"):
+        if FORWARD.read_text().strip() != "1":
+            write_json(RUN / "ip_forward.json", {"before": FORWARD.read_text().strip()})
+            FORWARD.write_text("1")
     if not has_table(lab):
         remove_rules(lab)
         run("nft", "-f", "-", stdin=render_rules(lab, network))
@@ -148,8 +149,10 @@ def remove_port(machine: str) -> None:
 
 def restore_forwarding() -> None:
     """Set the forwarding switch of the computer back once the last lab is down."""
-    noted = read_json(RUN / "ip_forward.json")
-    if isinstance(noted, dict):
+    with lock_file(RUN / "forwarding.lock", "the computer's forwarding switch"):
+        noted = read_json(RUN / "ip_forward.json")
+        if all_records() or not isinstance(noted, dict):
+            return
         FORWARD.write_text(str(noted["before"]))
         (RUN / "ip_forward.json").unlink()
 

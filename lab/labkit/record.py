@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from labkit import paths
 from labkit.errors import BusyError
@@ -74,6 +74,11 @@ def forget(lab: str) -> None:
     shutil.rmtree(paths.run_directory(lab), ignore_errors=True)
 
 
+def remove_lock(lab: str) -> None:
+    """Remove the lock file of a lab; only its holder may."""
+    (paths.RUN / f"{lab}.lock").unlink(missing_ok=True)
+
+
 def all_records() -> list[Record]:
     """Records of all labs that are up."""
     if not paths.RUN.is_dir():
@@ -91,23 +96,30 @@ def locked(lab: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 
 @contextmanager
 def lock_file(path: Path, what: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
-    """Hold a lock file; it is free as soon as its holder ends, however it ends."""
+    """Hold a lock file; it is free as soon as its holder ends, however it ends. The holder may remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        deadline = time.monotonic() + wait_s
-        told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BusyError(f"another labctl has been working on {what} for {wait_s:.0f} s") from None
-                if not told and wait_s > 0:
-                    print(f"waiting for another labctl that works on {what}", file=sys.stderr, flush=True)
-                    told = True
-                time.sleep(0.2)
-        yield
+    deadline = time.monotonic() + wait_s
+    told = wait_s == 0
+    while True:
+        with path.open("a") as handle:
+            if _take(handle, path):
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise BusyError(f"another labctl has been working on {what} for {wait_s:.0f} s")
+        if not told:
+            print(f"waiting for another labctl that works on {what}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(0.2)
+
+
+def _take(handle: TextIO, path: Path) -> bool:
+    """Try to lock an open file; a file that was removed meanwhile locks nothing."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(handle.fileno()).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def start_time(pid: int) -> int | None:

@@ -135,7 +135,7 @@ def test_trees_of_version_2() -> None:
 
 
 def test_limits_of_version_2(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.subtree_control").touch()
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
     trees = cgroups.Trees(2, (("unified", str(tmp_path)),))
     cgroups.create(trees, "m", 100)
     assert (tmp_path / "sk-lab/m/memory.max").read_text() == str(100 * 1024 * 1024)
