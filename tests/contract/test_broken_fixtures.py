@@ -93,6 +93,13 @@ BREAKS = {
     "other hosts": Break(
         RUNBOOK, "hosts: runbook_targets", "hosts: stations", "a middle play acts on runbook_tar"
     ),
+    "unrescued control node": Break(
+        RUNBOOK,
+        "- name: Close the runbook\n  hosts: localhost",
+        "- name: Work\n  hosts: localhost\n  gather_facts: false\n  tasks: []\n\n"
+        "- name: Close the runbook\n  hosts: localhost",
+        "a middle play on localhost needs a block with `rescue`",
+    ),
     "no result": Break(RUNBOOK, "runbook_result:", "sample_result:", "no play sets runbook_result"),
     "claimed result": Break(
         RUNBOOK, "\"{{ 'ok' if look.rc == 0 else 'failed' }}\"", "verified", "is 'verified' whatever happened"

@@ -64,6 +64,7 @@ def problems(description: Description, extra_vars: dict[str, Any], *, check_mode
         ({"type": "str", "choices": ["a", "b"]}, "b", "b"),
         ({"type": "int", "default": 3}, "", 3),
         ({"type": "list", "default": ["x"]}, None, ["x"]),
+        ({"type": "float", "default": 24}, None, 24.0),
     ],
 )
 def test_values_are_converted(spec: dict[str, Any], given_value: Any, value: Any) -> None:

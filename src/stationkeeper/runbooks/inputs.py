@@ -127,7 +127,7 @@ def _value(name: str, spec: InputSpec, given: dict[str, Any]) -> Any:
     if name not in given:
         if spec.required:
             raise ValueError(f"Input `{name}` is required: {spec.description}")
-        return spec.default
+        return None if spec.default is None else _convert(name, spec, spec.default)
     value = _convert(name, spec, given[name])
     values = value if spec.type == "list" else [value]
     if spec.choices is not None and any(item not in spec.choices for item in values):

@@ -81,7 +81,14 @@ def middle_problems(where: str, path: Path, plays: list[dict[str, Any]]) -> list
     for play in plays:
         place = f"{where}:{play[LINE]}"
         groups = set(re.split(r"[:,]", str(play.get("hosts", ""))))
-        if not groups <= _TARGET_GROUPS:
+        if groups == {"localhost"}:
+            # The control node acts for the targets. If it fails, no play follows: not even the closing one.
+            if not any("rescue" in task.raw for task in play_tasks(path, play)):
+                problems.append(
+                    f"{place}: a middle play on localhost needs a block with `rescue`, or the closing play "
+                    "does not run"
+                )
+        elif not groups <= _TARGET_GROUPS:
             number = next(
                 i for i in range(play[LINE] - 1, len(lines)) if lines[i].lstrip("- ").startswith("hosts:")
             )
