@@ -8,7 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from stationkeeper.station import declared
+    from stationkeeper.station import declared, stopping
 except ImportError as error:
     raise ImportError(
         f"{error}: install the package on the control node with `make setup` (pip install -e .)"
@@ -49,6 +49,27 @@ def edge_health_checks(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dic
     return found
 
 
+def edge_stop_plan(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, Any]:
+    """Return the ``devices`` to stop, and ``problems`` of the stations that nothing can be written to."""
+    stations = {host: hostvars[host].get("station_devices") or [] for host in hosts}
+    devices, problems = stopping.all_stop_targets(stations)
+    return {"devices": devices, "problems": problems}
+
+
+def edge_stop_result(
+    latch: Mapping[str, Any],
+    station: str,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    problem: str,
+    contact: str,
+    check_mode: bool,
+) -> dict[str, Any]:
+    """Return the runbook's result of one station from its latch and what its devices did."""
+    own = [result for result in results if result["station"] == station]
+    return stopping.judge(own, latch, problem, contact, check_mode=check_mode)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -58,4 +79,6 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
+            "edge_stop_plan": edge_stop_plan,
+            "edge_stop_result": edge_stop_result,
         }
