@@ -59,6 +59,7 @@ class Project:
             **variables,
         )
         self.output = " ".join((done.stdout + done.stderr).split())
+        assert "DEPRECATION WARNING" not in self.output
         return done.returncode
 
     def marks(self) -> list[str]:

@@ -20,7 +20,6 @@ _FORBIDDEN = {
     "max_fail_percentage": "it does not see unreachable hosts",
     "serial": "a dead first batch keeps healthy hosts from their turn",
     "vars_prompt": "nobody answers prompts under AWX",
-    "strategy": "the runbook's result sets count on linear order",
 }
 
 
