@@ -1,0 +1,129 @@
+"""The runbook telemetry_gap_check against a real PostgreSQL, with stations that nobody can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from telemetry_database import add_device, add_rows, create_tables
+
+from stationkeeper.audit import record
+from stationkeeper.audit.paths import AuditPaths
+from stationkeeper.audit.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture
+def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
+    """Two stations whose addresses lead nowhere, and rows: WLCE complete, HMCE with a hole."""
+    connection = create_tables(postgres_settings)
+    start = NOW - timedelta(hours=2)
+    times = [start + timedelta(minutes=number) for number in range(121)]
+    for site, rows in (("WLCE", times), ("HMCE", [*times[:70], *times[82:]])):
+        device = add_device(connection, f"{site}-BESS-01", cadence_s=60, active_from=start, site=site)
+        add_rows(connection, device, rows)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = 'flux_reader'")
+        if not cursor.fetchone():
+            cursor.execute("CREATE ROLE flux_reader")
+        cursor.execute("ALTER ROLE flux_reader LOGIN PASSWORD %s", (postgres_settings["password"],))
+        cursor.execute("GRANT USAGE ON SCHEMA flux TO flux_reader")
+        cursor.execute("GRANT SELECT ON ALL TABLES IN SCHEMA flux TO flux_reader")
+    connection.close()
+    settings = {key: value for key, value in postgres_settings.items() if key not in {"user", "password"}}
+    hosts = {
+        "all": {
+            "vars": {
+                "stationkeeper_database": {**settings, "user": "unused"},
+                "secret_flux_reader_password": postgres_settings["password"],
+                "ansible_host": "127.0.0.1",
+                "ansible_port": 9,
+            },
+            "children": {
+                "stations": {
+                    "hosts": {"wlce": {"station_site": "WLCE"}, "hmce": {"station_site": "HMCE"}},
+                }
+            },
+        }
+    }
+    path = tmp_path / "hosts.yml"
+    path.write_text(json.dumps(hosts))
+    return path
+
+
+def run(inventory: Path, *arguments: str) -> tuple[int, str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")} | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "STATIONKEEPER_STATE": str(inventory.parent / "state"),
+        "STATIONKEEPER_AUDIT_SPOOL": str(inventory.parent / "spool"),
+        "PYTHONPATH": str(ROOT / "src"),
+    }
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            "-i",
+            inventory,
+            "playbooks/telemetry_gap_check.yml",
+            *arguments,
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert "DEPRECATION" not in output
+    return done.returncode, output
+
+
+def test_a_gap_fails_the_check_and_is_listed(inventory: Path, postgres_settings: dict[str, Any]) -> None:
+    code, output = run(inventory, "-e", "window_hours=1")
+    assert code != 0
+    assert "telemetry_gap_check FAILED: 2 intended, 1 ok, 1 failed." in output
+    assert "HMCE-BESS-01: about 12 of 59 rows missing in 1 gap" in output
+    assert "1 devices complete" in output
+    code, output = run(inventory, "-e", "window_hours=1", "-e", "fail_on_gap=false")
+    assert code == 0, output
+    assert "about 12 missing" in output
+    code, output = run(inventory, "-e", "window_hours=1", "-e", "target=wlce", "--check")
+    assert code == 0, output
+    assert "telemetry_gap_check SUCCEEDED (check mode: nothing was changed): 1 intended, 1 ok." in output
+
+    paths = AuditPaths(inventory.parent / "state" / "audit")
+    assert verify(paths.chain, paths.keys).ok
+    stored = paths.chain.read_text()
+    assert postgres_settings["password"] not in stored
+    entries = [record.parse(line) for line in stored.encode().splitlines()]
+    starts = [entry["data"] for entry in entries if entry["event"] == "START"]
+    assert [start["mode"] for start in starts] == ["real", "real", "check"]
+    assert starts[0]["runbook"]["title"] == "Find missing telemetry"
+    assert not [entry for entry in entries if entry["event"] == "CHANGE"]
+
+
+def test_what_cannot_be_answered_fails_for_every_station(inventory: Path) -> None:
+    window = ["-e", "window_start=2026-01-31T12:00:00", "-e", "window_end=2026-01-31T13:00:00Z"]
+    code, output = run(inventory, *window)
+    assert code != 0
+    assert "2 intended, 2 failed" in output
+    assert "has no offset from UTC" in output
+    hosts = json.loads(inventory.read_text())
+    hosts["all"]["vars"]["stationkeeper_database"]["port"] = 9
+    inventory.write_text(json.dumps(hosts))
+    code, output = run(inventory)
+    assert code != 0
+    assert "2 intended, 2 failed" in output
+    assert "the database cannot be reached" in output
+    code, output = run(inventory, "-e", "windw_hours=1")
+    assert code != 0
+    assert "windw_hours" in output
