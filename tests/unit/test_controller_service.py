@@ -146,6 +146,24 @@ def test_a_silent_device_means_safe_mode_until_it_answers_again(station: Station
     assert "works again" in station.messages()
 
 
+def test_a_battery_that_never_answers_takes_nothing_from_the_others(station: Station) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:
+        config = station.config
+        config["controller"]["poll_interval"] = "20s"
+        mute = json.loads(json.dumps(config["devices"]["bess"][0]))
+        mute |= {"id": "ab79127d-a435-5f3c-87bf-8943623e4136", "name": "B2"}
+        mute["modbus"] |= {"port": black_hole.getsockname()[1], "timeout": "8s"}
+        config["devices"]["bess"].insert(0, mute)
+        (station.etc / "config.yaml").write_text(yaml.safe_dump(config))
+        station.start_controller()
+        # Less than the one time-out of the mute one.
+        wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW", 7)
+        started = time.monotonic()
+        station.call("latch", "set", "--reason=smoke")
+        wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW", 5)
+        assert time.monotonic() - started < 4
+
+
 def test_a_full_disk_neither_stops_control_nor_the_latch_nor_loses_samples(
     tmp_path: Path, small_disk: Path
 ) -> None:

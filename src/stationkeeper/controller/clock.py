@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 SYNCHRONISED, UNSYNCHRONISED = "synchronised", "unsynchronised"
@@ -14,10 +13,12 @@ _TIME_ERROR = 5
 
 
 def kernel_says_synchronised() -> bool:
-    """Ask adjtimex(2); False when the clock is not synchronised or the call is not allowed."""
+    """Ask adjtimex(2); False when the clock is not synchronised or a sandbox does not let us ask."""
     try:
+        import ctypes
+
         state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError, MemoryError):
         return False
     return 0 <= state < _TIME_ERROR
 

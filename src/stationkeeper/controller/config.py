@@ -93,7 +93,8 @@ def load_or_last_good(files: Files) -> Loaded:
     try:
         kept = read_mapping(files.last_good)
         config = Config.model_validate(kept["config"])
-        profiles = {name: Profile.model_validate(data) for name, data in kept["profiles"].items()}
+        devices = (*config.devices.bess, *config.devices.meter)
+        profiles = {d.profile: Profile.model_validate(kept["profiles"][d.profile]) for d in devices}
     except (ConfigError, ValidationError, KeyError, AttributeError, TypeError):
         raise ConfigError(
             [
@@ -108,7 +109,7 @@ def keep_as_last_good(loaded: Loaded, path: Path) -> None:
     """Store a valid configuration with its profiles durably for the next start. Raises OSError."""
     profiles = {name: profile.model_dump(mode="json") for name, profile in loaded.profiles.items()}
     text = yaml.safe_dump({"config": loaded.document, "profiles": profiles}, sort_keys=False)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return
     handle, temporary = tempfile.mkstemp(prefix=".last_good-", dir=path.parent)
     try:

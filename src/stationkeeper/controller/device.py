@@ -42,13 +42,12 @@ class Device:
         metrics: Metrics,
         *,
         boot_id: str,
-        seq: int = 0,
     ) -> None:
         self.config = config
         self.profile = profile
         self.client = client
         self.latest: Measurement | None = None
-        self.seq = seq
+        self.seq = 0
         self._metrics = metrics
         self._boot_id = boot_id
         # Any start differs from the last value before a restart, almost surely.
@@ -64,6 +63,11 @@ class Device:
     def unit(self) -> int:
         """The device's Modbus unit."""
         return self.config.modbus.unit
+
+    def continue_from(self, before: Device) -> None:
+        """Take over the sequence and the last answer of the same device under an earlier configuration."""
+        self.seq = before.seq
+        self.latest = before.latest
 
     async def sample(self) -> Sample | None:
         """Read one sample with one request; None when the device did not answer."""
