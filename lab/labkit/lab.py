@@ -90,10 +90,14 @@ def _choose(boot: Boot, chosen: list[Host]) -> tuple[list[Host], list[Host]]:
         kept = machine.of_host(boot.lab.name, host)
         if not machine.is_running(boot.trees, kept):
             starting.append(host)
-        elif boot.fresh:
+            continue
+        if boot.fresh:
             machine.stop(boot.trees, kept)
             starting.append(host)
-        elif machine.was_ready(boot.trees, kept) or host.name in faulty:
+            continue
+        # The control node may have another state directory, and so another key, than at the first `up`.
+        clone.trust_key(clone.disk(boot.lab.name, host.name).root, boot.public_key)
+        if machine.was_ready(boot.trees, kept) or host.name in faulty:
             say(f"  {host.name:<12} {host.address:<15} runs already")
         else:
             waiting.append(host)

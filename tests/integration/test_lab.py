@@ -173,6 +173,13 @@ def test_up_again_leaves_running_hosts_alone(bench: Bench) -> None:
     assert [bench.boot(host) for host in ("first", "second")] == before
 
 
+def test_another_state_directory_gets_a_key_that_works(bench: Bench, tmp_path: Path) -> None:
+    environment = {**bench.environment, "STATIONKEEPER_STATE": str(tmp_path)}
+    subprocess.run(bench.command("up"), env=environment, check=True, capture_output=True)
+    config = tmp_path / "lab" / NAME / "ssh_config"
+    assert subprocess.run(["ssh", "-F", str(config), "first", "true"], check=False).returncode == 0
+
+
 def test_reboot_from_inside(bench: Bench) -> None:
     before = bench.boot("first")
     bench.ssh("first", "sudo systemctl reboot")
