@@ -23,8 +23,8 @@ def test_data_sources_parse_and_read_the_password_from_a_file(host: Any) -> None
     text = host.file("/etc/grafana/provisioning/datasources/stationkeeper.yml").content_string
     sources = {source["uid"]: source for source in yaml.safe_load(text)["datasources"]}
     assert sources["flux-database"]["url"] == "10.78.34.99:5432"
-    password = sources["flux-database"]["secureJsonData"]["password"]
-    assert password == "$__file{/etc/grafana/secrets/database_password}"
+    reference = sources["flux-database"]["secureJsonData"]["password"]
+    assert reference == "$__file{/etc/grafana/secrets/database_password}"
     secret = host.file("/etc/grafana/secrets/database_password")
     assert (secret.user, secret.mode, secret.content_string) == ("root", 0o600, "scenario-only-reader")
 
