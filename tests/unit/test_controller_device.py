@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -17,12 +18,13 @@ import pytest
 
 from stationkeeper.controller.clock import time_quality
 from stationkeeper.controller.device import Device
-from stationkeeper.controller.guard import Guard
+from stationkeeper.controller.guard import Guard, Holds
 from stationkeeper.controller.latch import FILE_NAME
+from stationkeeper.controller.loop import DeviceLoop
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.notify import notify, watchdog_period_s
 from stationkeeper.controller.recorder import MEMORY_SAMPLES, Recorder
-from stationkeeper.controller.schema import Battery, Modbus
+from stationkeeper.controller.schema import Battery, Controller, Modbus
 from stationkeeper.controller.store import Sample, Store, StoreError
 from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.outcome import Outcome
@@ -209,6 +211,73 @@ def test_holds_are_read_and_a_hanging_disk_counts_as_latched(
             hanging.setattr("stationkeeper.controller.guard.read_latch", lambda *places: time.sleep(1.0))
             assert "does not answer" in str((await guard.look()).latch)
         guard.close()
+
+    asyncio.run(scenario())
+
+
+def loop_of(device: Device, metrics: Metrics, tmp_path: Path) -> DeviceLoop:
+    section = {"poll_interval": "200ms", "components": [{"type": "to_soe", "target_soe_percent": 10}]}
+    return DeviceLoop(
+        device,
+        Controller.model_validate(section),
+        recorder=Recorder(lambda: Store(tmp_path / "buffer.db"), metrics),
+        metrics=metrics,
+        holds=lambda: Holds(None, None),
+        decided=lambda: None,
+    )
+
+
+def test_the_devices_watchdog_is_fed_only_after_a_proven_setpoint(tmp_path: Path) -> None:
+    written: list[str] = []
+
+    def record(devices: Devices, server: SimulatorServer) -> None:
+        real = devices.devices[1].source.write
+
+        def write(name: str, value: float) -> None:
+            written.append(name)
+            # The device acknowledges any power and does something else.
+            real(name, value if value == 0 or name != "power_command_kw" else 7.0)
+
+        devices.devices[1].source.write = write  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        async with battery(record) as (device, _, metrics):
+            loop = loop_of(device, metrics, tmp_path)
+            task = asyncio.create_task(loop.run())
+            await asyncio.sleep(3.0)
+            loop.end()
+            await asyncio.wait([task], timeout=10)
+
+    asyncio.run(scenario())
+    # 0 kW at the start was proven, the power after it never.
+    assert written[:3] == ["power_command_kw", "controller_heartbeat", "power_command_kw"]
+    assert "controller_heartbeat" not in written[2:]
+
+
+def test_a_cycle_that_does_not_end_is_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("stationkeeper.controller.loop.CYCLE_LIMIT_S", 0.1)
+
+    async def scenario() -> None:
+        async with battery() as (device, _, metrics):
+            loop = loop_of(device, metrics, tmp_path)
+            stuck, freed = asyncio.Event(), asyncio.Event()
+
+            async def command(power_kw: float) -> Outcome:
+                while not freed.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        stuck.set()
+                        await freed.wait()
+                return Outcome.VERIFIED
+
+            monkeypatch.setattr(device, "command", command)
+            task = asyncio.create_task(loop.run())
+            await stuck.wait()
+            assert time.monotonic() < loop.due_by_s
+            await asyncio.sleep(0.5)
+            assert time.monotonic() > loop.due_by_s
+            freed.set()
+            loop.end()
+            await asyncio.wait([task], timeout=5)
 
     asyncio.run(scenario())
 

@@ -99,6 +99,7 @@ class Service:
             first: list[asyncio.Task[Any]] = [starting, events[0]]
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             notify("READY=1")
+            await self._keep_as_last_good()
             while not self.stopping.is_set():
                 tasks: list[asyncio.Task[Any]] = [*events, watch, *self._loops.values()]
                 timeout_s = max(0.0, summary_due_s - time.monotonic())
@@ -186,11 +187,17 @@ class Service:
         self._uploader.batch_size = config.data_platform.upload.batch_size
         self._uploader.interval_s = config.data_platform.upload.interval_s
         self._say_config(loaded.problems)
-        if not loaded.problems:
-            try:
-                keep_as_last_good(loaded, self.paths.files.last_good)
-            except OSError as error:
-                LOG.error("%s: cannot be written: %s", self.paths.files.last_good, error.strerror)
+
+    async def _keep_as_last_good(self) -> None:
+        """Store the configuration in force, unless it is the last good one already."""
+        path = self.paths.files.last_good
+        if self.loaded.problems:
+            return
+        try:
+            # In a thread, because the disk may be slow and the loops are running.
+            await asyncio.to_thread(keep_as_last_good, self.loaded, path)
+        except OSError as error:
+            LOG.error("%s: cannot be written: %s", path, error.strerror)
 
     def _say_config(self, problems: tuple[str, ...]) -> None:
         for problem in problems:
@@ -227,6 +234,7 @@ class Service:
         self.metrics.forget_devices()
         self._adopt(loaded)
         self._start_loops()
+        await self._keep_as_last_good()
 
     # Devices
 
