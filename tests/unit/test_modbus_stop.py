@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from modbus_rig import BATTERY, METER, Rig
 
-from stationkeeper.modbus.client import StrictClient, Table
-from stationkeeper.modbus.errors import ModbusError
+from stationkeeper.modbus.client import Table
 from stationkeeper.modbus.stop import (
     Endpoint,
     SiteState,
@@ -24,125 +21,14 @@ from stationkeeper.modbus.stop import (
     StopResult,
     Target,
     stop_devices,
-    worst,
 )
-from stationkeeper.modbus.stop_evidence import Criteria, Observation, Reading, Verification
-from stationkeeper.profiles import Profile, load_profile, parse_profile, run_recipe
+from stationkeeper.profiles import Profile, parse_profile
 from stationkeeper.profiles.load import DATA
-from stationkeeper.simulator.config import SimulatorConfig, Station
+from stationkeeper.simulator.config import Station
 from stationkeeper.simulator.device import DeviceException
-from stationkeeper.simulator.served_log import ServedLog
-from stationkeeper.simulator.server import SimulatorServer
 
-BATTERY, METER = load_profile("generic_battery"), load_profile("generic_meter")
 FAST = StopOptions(window_s=6, hold_s=0.3, interval_s=0.05, connect_timeout_s=0.5, response_timeout_s=0.5)
 WRITES = (5, 6, 15, 16, 22, 23)
-
-
-class Rig:
-    """Simulated stations in a thread of their own, stepping 20 times a second."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = ServedLog(log)
-        self._path = log
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._servers: list[Any] = []
-
-    def run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
-
-    def station(
-        self, power_kw: float = 50, alter: Callable[[Station], None] = lambda _: None, **battery: Any
-    ) -> int:
-        """Start a battery (unit 1) that does `power_kw` and its meter (unit 2); return the port."""
-        devices = [
-            {
-                "unit": 1,
-                "name": "b",
-                "profile": "generic_battery",
-                "watchdog": {"timeout_s": 0},
-                "ramp_kw_per_s": 400,
-            }
-            | battery,
-            {"unit": 2, "name": "m", "profile": "generic_meter", "meter_of": "b"},
-        ]
-        listen = {"host": "127.0.0.1", "port": 0}
-        station = Station(
-            SimulatorConfig.model_validate({"listen": listen, "log": "log", "devices": devices})
-        )
-        station.devices[1].source.write("power_command_kw", power_kw)
-        for _ in range(100):
-            station.step(0.05)
-        alter(station)
-
-        async def start() -> int:
-            async def step() -> None:
-                while True:
-                    await asyncio.sleep(0.05)
-                    station.step(0.05)
-
-            server = SimulatorServer(station.devices, self._log)
-            self._servers.append((server, asyncio.create_task(step())))
-            return await server.start("127.0.0.1", 0)
-
-        port: int = self.run(start())
-        return port
-
-    def black_hole(self) -> int:
-        """Listen and take connections, and never answer."""
-
-        async def start() -> int:
-            server = await asyncio.start_server(lambda reader, _writer: reader.read(), "127.0.0.1", 0)
-            self._servers.append((server, None))
-            number: int = server.sockets[0].getsockname()[1]
-            return number
-
-        port: int = self.run(start())
-        return port
-
-    def fight(self, port: int, period_s: float = 0.4) -> None:
-        """Let another master write 50 kW again and again."""
-
-        client = StrictClient("127.0.0.1", port)
-
-        async def write() -> None:
-            while True:
-                await asyncio.sleep(period_s)
-                with contextlib.suppress(ModbusError):
-                    await run_recipe(client, 1, BATTERY, "set_power", power_kw=50)
-
-        async def start() -> None:
-            # Connected first: a write right after the stop's would look like a device that ignores.
-            await run_recipe(client, 1, BATTERY, "set_power", power_kw=50)
-            self._servers.append((None, asyncio.create_task(write())))
-
-        self.run(start())
-
-    @property
-    def served(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
-
-    def close(self) -> None:
-        async def end() -> None:
-            for server, task in self._servers:
-                if task:
-                    task.cancel()
-                if isinstance(server, SimulatorServer):
-                    await server.close()
-                elif server:
-                    server.close()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
-        self.run(end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._log.close()
 
 
 @pytest.fixture
@@ -441,52 +327,3 @@ def test_a_fleet_with_dead_sites_is_stopped_as_fast_as_without(rig: Rig) -> None
     assert {result.state for result in results[:36]} == {SiteState.VERIFIED_ZERO}
     assert {result.state for result in results[36:]} == {SiteState.UNKNOWN}
     assert max(result.first_write_s or 0 for result in results[:36]) < 1
-
-
-# --- the judgement alone
-
-
-def look(
-    at: float, setpoint: float | None = 0, power: float | None = 0, meter: float | None = 0
-) -> Observation:
-    beat = round(at * 10) + 1
-    return Observation(at, setpoint, Reading(power, beat), Reading(meter, beat))
-
-
-def judge(*seen: Observation) -> Verification:
-    check = Verification(Criteria(3, 1.0, 0.001, 1.0, 1.2))
-    for observation in seen:
-        check.observe(observation)
-    return check
-
-
-def test_zero_needs_samples_and_then_the_holding_time() -> None:
-    early = [look(0.1), look(0.2), look(0.3), look(1.2)]
-    assert judge(*early).holding
-    assert not judge(*early).verified
-    assert judge(*early, look(1.31)).verified
-    assert not judge(look(0.1), look(5)).verified
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [look(0.3, power=1.1), look(0.3, meter=-1.3), look(0.3, power=None), look(0.3, meter=None), look(0.2)],
-)
-def test_any_sample_that_is_not_a_fresh_zero_starts_anew(broken: Observation) -> None:
-    check = judge(look(0.1), look(0.2), broken, look(0.4), look(1.45))
-    assert not check.holding
-    assert not check.contended
-
-
-def test_power_after_a_zero_is_contention_but_a_missing_value_is_not() -> None:
-    zero = [look(0.1), look(0.2), look(0.3)]
-    assert judge(*zero, look(0.4, power=30)).contended
-    assert judge(look(0.1), look(0.2, setpoint=50)).contended
-    assert judge(look(0.1), look(0.2, setpoint=None), look(0.3, setpoint=50)).contended
-    assert not judge(*zero, look(0.4, setpoint=None)).contended
-    assert not judge(look(0.1, setpoint=50), look(0.2)).contended
-
-
-def test_worst_state() -> None:
-    assert worst([SiteState.VERIFIED_ZERO, SiteState.UNKNOWN, SiteState.READBACK_ONLY]) is SiteState.UNKNOWN
-    assert worst([SiteState.VERIFIED_ZERO]) is SiteState.VERIFIED_ZERO
