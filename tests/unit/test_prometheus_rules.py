@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from debian_tools import tool
+
+from stationkeeper.controller.metrics import Metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
@@ -48,6 +51,22 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
     assert rule["annotations"]["summary"]
     runbook = REPOSITORY / "playbooks" / f"{rule['annotations']['runbook']}.yml"
     assert runbook.is_file(), f"{rule['alert']} leads to a runbook that does not exist: {runbook.name}"
+
+
+def exposed_metrics() -> set[str]:
+    """Return the names of all series of a controller, and of the inventory's expected devices."""
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    return {
+        metric.name + ending
+        for metric in Metrics("WLCE").registry.collect()
+        for ending in endings.get(metric.type, ("",))
+    } | {"stationkeeper_expected_device"}
+
+
+def test_every_metric_is_one_that_the_controller_exposes() -> None:
+    """A misspelt metric never fires, and no syntax check sees it."""
+    used = {name for rule in alerts() for name in re.findall(r"stationkeeper_\w+", rule["expr"])}
+    assert used <= exposed_metrics(), used - exposed_metrics()
 
 
 def test_every_alert_is_tested_firing_and_quiet() -> None:
