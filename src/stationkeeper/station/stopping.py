@@ -97,11 +97,8 @@ def judge(
         status = _STATUS.get(bad[0], "unknown") if bad else "failed"
     text = f"{measured}; {held}"
     if not (proven and latched):
-        text += (
-            f"; NOT proven stopped, call {contact}"
-            if contact
-            else "; NOT proven stopped, no contact is declared"
-        )
+        call = f"call {contact}" if contact else "no contact declared"
+        text = f"NOT proven stopped ({call}): {text}"
     return {"status": status, "message": text, "evidence": evidence}
 
 
