@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from small_disk import fill
 
-from stationkeeper.controller.store import Sample, Store, StoreError
+from stationkeeper.controller.store import Sample, Store, StoreError, as_owner_of
 
 
 def sample(seq: int, device: str = "d1", boot: str = "b1") -> Sample:
@@ -135,3 +137,19 @@ def test_a_full_disk_is_an_error_that_heals(small_disk: Path) -> None:
     assert store.size().rows == kept + 1
     assert [row.sample.seq for row in store.oldest(1000)] == [*range(1, kept + 1), 1000]
     store.close()
+
+
+def test_root_reads_the_store_as_its_owner(small_disk: Path) -> None:
+    path = small_disk / "buffer.db"
+    Store(path).close()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    os.chown(small_disk, 0, nobody.pw_gid)
+    small_disk.chmod(0o1770)
+    with as_owner_of(path):
+        assert (os.geteuid(), os.getegid()) == (nobody.pw_uid, nobody.pw_gid)
+        store = Store(path, create=False)
+        assert store.summary()["rows"] == 0
+        assert (small_disk / "buffer.db-wal").stat().st_uid == nobody.pw_uid
+        store.close()
+    assert (os.geteuid(), os.getegid()) == (0, 0)

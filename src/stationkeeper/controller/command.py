@@ -17,7 +17,7 @@ from stationkeeper.controller.merge import ConfigError
 from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.service import Service
 from stationkeeper.controller.status import status
-from stationkeeper.controller.store import Store, StoreError
+from stationkeeper.controller.store import Store, StoreError, as_owner_of
 
 CONFIG_DIR = Path("/etc/bess_controller")
 STATE_DIR = Path("/var/lib/bess_controller")
@@ -99,10 +99,11 @@ def _requeue(arguments: argparse.Namespace) -> int:
         print(f"{path}: there is no store", file=sys.stderr)
         return 1
     try:
-        store = Store(path, create=False)
-        print(f"{store.requeue()} rejected rows are in the queue again")
-        store.close()
-    except StoreError as error:
+        with as_owner_of(path):
+            store = Store(path, create=False)
+            print(f"{store.requeue()} rejected rows are in the queue again")
+            store.close()
+    except (StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

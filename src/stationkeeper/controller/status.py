@@ -15,7 +15,7 @@ from stationkeeper.controller.guard import read_safe_mode
 from stationkeeper.controller.latch import read_latch
 from stationkeeper.controller.merge import ConfigError
 from stationkeeper.controller.paths import Paths
-from stationkeeper.controller.store import Store, StoreError
+from stationkeeper.controller.store import Store, StoreError, as_owner_of
 
 FETCH_TIMEOUT_S = 2.0
 
@@ -57,10 +57,11 @@ def _buffer(paths: Paths) -> dict[str, Any]:
     if not paths.buffer.exists():
         return {"rows": 0, "bytes": 0, "oldest": None, "rejected_rows": 0, "dropped": [], "problem": None}
     try:
-        store = Store(paths.buffer, create=False)
-        summary = store.summary()
-        store.close()
-    except StoreError as error:
+        with as_owner_of(paths.buffer):
+            store = Store(paths.buffer, create=False)
+            summary = store.summary()
+            store.close()
+    except (StoreError, OSError) as error:
         return {"problem": str(error)}
     summary["oldest"] = _rfc3339(summary.pop("oldest_us"))
     for entry in summary["dropped"]:

@@ -9,6 +9,7 @@ which), or when the database refuses the row itself (`rejected` keeps it).
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,27 @@ def _values(sample: Sample) -> tuple[Any, ...]:
 def _row(fields: Sequence[Any]) -> Row:
     number, kind, device_id, boot_id, seq, time_us, time_quality, payload = fields
     return Row(number, Sample(kind, device_id, boot_id, seq, time_us, time_quality, json.loads(payload)))
+
+
+@contextmanager
+def as_owner_of(path: Path) -> Iterator[None]:
+    """Act as the owner of a file for a while, where root may.
+
+    In a sticky directory, Debian (fs.protected_regular=2) refuses even root to open another's file the way
+    SQLite opens its journal; and a journal that root created would lock the controller out.
+    """
+    owner = path.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 class Store:
