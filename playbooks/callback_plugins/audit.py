@@ -263,20 +263,20 @@ class CallbackModule(CallbackBase):
 
     def _outline(self, result: CallbackTaskResult, status: str) -> dict[str, Any]:
         assert self._redactor is not None
-        fields, content = result.task_fields, result.result
+        # Not `task_fields`, which 2.21 deprecates: the task carries the same, templated, values.
+        task, content = result.task, result.result
         data: dict[str, Any] = {
-            "mode": self._mode(bool(fields.get("check_mode", self._check))),
+            "mode": self._mode(task.check_mode if isinstance(task.check_mode, bool) else self._check),
             "status": status,
             "host": result.host.get_name(),
             "play": self._play.get_name() if self._play else None,
             "task": self._redactor.text(str(result.task_name), 300),
-            "path": _relative(result.task.get_path()),
-            "module": str(fields.get("action") or result.task.action),
+            "path": _relative(task.get_path()),
+            "module": str(task.action),
         }
-        delegated = fields.get("delegate_to")
-        if delegated:
-            data["delegated_to"] = self._redactor.text(str(delegated), 300)
-        if _is_hidden(content) or fields.get("no_log"):
+        if task.delegate_to:
+            data["delegated_to"] = self._redactor.text(str(task.delegate_to), 300)
+        if _is_hidden(content) or task.no_log:
             return {**data, "no_log": True}
         items = content.get("results")
         if isinstance(items, list) and items and all(isinstance(item, Mapping) for item in items):
