@@ -97,8 +97,8 @@ def judge(
         status = _STATUS.get(bad[0], "unknown") if bad else "failed"
     text = f"{measured}; {held}"
     if not (proven and latched):
-        call = f"call {contact}" if contact else "no contact declared"
-        text = f"NOT proven stopped ({call}): {text}"
+        call = f" (call {contact})" if contact else ""
+        text = f"NOT proven stopped{call}: {text}"
     return {"status": status, "message": text, "evidence": evidence}
 
 
@@ -115,7 +115,7 @@ def _tell(result: Mapping[str, Any]) -> str:
 
 def _tell_latch(latch: Mapping[str, Any], *, check_mode: bool) -> str:
     if latch.get("unreachable"):
-        return f"NOT latched, ssh: {latch.get('error') or 'no answer'}"
+        return "NOT latched, no ssh"
     if not latch.get("latched"):
         return f"NOT latched: {latch.get('error') or 'the station gave no answer'}"
     if check_mode and latch.get("changed"):
