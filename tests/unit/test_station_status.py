@@ -35,6 +35,12 @@ stationkeeper_device_soe_percent{device="A-BESS-01",site="A"} 55.0
 """
 
 
+def test_rows_that_wait_after_a_start_are_no_news() -> None:
+    text = GOOD.replace("1.699999995e+09", "0.0")
+    assert judge(text, Service(**{**vars(GOOD_UNIT), "age_s": 30.0})).notes == ()
+    assert "for 300 s, since" in judge(text, Service(**{**vars(GOOD_UNIT), "age_s": 300.0})).notes[0]
+
+
 def judge(text: str, service: Service = GOOD_UNIT) -> status.Status:
     return status.judge(service, status.Metrics(text), EXPECTED, now=NOW)
 

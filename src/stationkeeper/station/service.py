@@ -8,12 +8,13 @@ Standard library only: it runs on the station.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/opt/stationkeeper")
-_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,MainPID"
+_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,MainPID,ActiveEnterTimestampMonotonic"
 Runner = Callable[[Sequence[str]], "tuple[int, str]"]
 
 
@@ -23,7 +24,10 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """A unit as systemd sees it, and the releases that its process runs from and that is installed."""
+    """A unit as systemd sees it, and the releases that its process runs from and that is installed.
+
+    ``age_s`` is how long it has been active, in seconds.
+    """
 
     loaded: bool
     active: str
@@ -32,6 +36,7 @@ class Service:
     restarts: int
     release: str
     installed: str
+    age_s: float = 0.0
 
 
 def ask(command: Sequence[str]) -> tuple[int, str]:
@@ -57,7 +62,14 @@ def look(name: str, root: Path = ROOT, run: Runner = ask) -> Service:
         int(restarts) if restarts.isdigit() else 0,
         _release_of(values.get("MainPID", "0"), root),
         installed.name if installed.parent == root / "releases" else "",
+        _age_s(values.get("ActiveEnterTimestampMonotonic", "")),
     )
+
+
+def _age_s(since_us: str) -> float:
+    # systemd and this process read the same clock, which counts from the boot.
+    entered = int(since_us) / 1e6 if since_us.isdigit() else 0.0
+    return round(time.monotonic() - entered, 1) if entered else 0.0
 
 
 def _release_of(pid: str, root: Path) -> str:

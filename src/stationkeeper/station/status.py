@@ -114,7 +114,7 @@ def judge(
     buffered = metrics.value("stationkeeper_buffer_rows")
     return Status(
         tuple(problems),
-        tuple(_notes(metrics, latched, buffered, now)),
+        tuple(_notes(metrics, latched, buffered, now, unit.age_s)),
         None if latched is None else latched > 0,
         samples,
         None if buffered is None else int(buffered),
@@ -151,14 +151,19 @@ def _sample(
     return sample, None
 
 
-def _notes(metrics: Metrics, latched: float | None, buffered: float | None, now: float) -> list[str]:
+def _notes(
+    metrics: Metrics, latched: float | None, buffered: float | None, now: float, age_s: float
+) -> list[str]:
     notes = []
     if latched:
         notes.append("the emergency stop is latched: the station holds 0 kW")
     uploaded = metrics.value("stationkeeper_last_upload_timestamp_seconds")
-    if buffered and (not uploaded or now - uploaded > _UPLOAD_LATE_S):
-        since = f"for {now - uploaded:.0f} s" if uploaded else "since the controller started"
-        notes.append(f"nothing was uploaded {since}; {buffered:.0f} rows wait in the buffer")
+    silent_s = now - uploaded if uploaded else age_s
+    if buffered and silent_s > _UPLOAD_LATE_S:
+        since = "" if uploaded else ", since the controller started"
+        notes.append(
+            f"nothing was uploaded for {silent_s:.0f} s{since}; {buffered:.0f} rows wait in the buffer"
+        )
     return notes
 
 
