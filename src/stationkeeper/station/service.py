@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/opt/stationkeeper")
-_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,MainPID,ActiveEnterTimestampMonotonic"
+_PROPERTIES = (
+    "LoadState,ActiveState,UnitFileState,NeedDaemonReload,NRestarts,MainPID,ActiveEnterTimestampMonotonic"
+)
 Runner = Callable[[Sequence[str]], "tuple[int, str]"]
 
 
