@@ -6,6 +6,7 @@ Health says critical, the stations buffer, a stop still works, and afterwards ev
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 from system import LabSystem
 
@@ -13,6 +14,7 @@ OUTAGE_S = 60
 
 
 def test_database_outage(flux: LabSystem) -> None:
+    window = {"target": "all", "window_start": datetime.now(UTC).isoformat(), "settle_s": 10}
     started = time.monotonic()
     flux.labctl("power-cut", "fluxdb", "--for", str(OUTAGE_S))
 
@@ -40,7 +42,7 @@ def test_database_outage(flux: LabSystem) -> None:
         timeout_s=60,
     )
     time.sleep(15)
-    gaps = flux.playbook("telemetry_gap_check", {"target": "all", "window_hours": 1, "settle_s": 10})
+    gaps = flux.playbook("telemetry_gap_check", window)
     assert gaps.code == 0, gaps.output[-5000:]
 
     released = flux.playbook(

@@ -13,18 +13,19 @@ CUT_S = 30
 
 def test_rows_equal_what_was_served_through_a_cut_and_a_kill(flux: LabSystem) -> None:
     start = datetime.now(UTC)
+    window = {"target": "hmce", "window_start": start.isoformat()}
     time.sleep(5)
     flux.labctl("cut", "hmce", "--for", str(CUT_S))
     time.sleep(CUT_S * 0.6)
     kill = datetime.now(UTC)
     flux.on_host("lfce", "systemctl", "kill", "--signal=KILL", "bess_controller.service")
 
-    found = flux.playbook("telemetry_gap_check", {"target": "hmce", "window_hours": 1, "settle_s": 5})
+    found = flux.playbook("telemetry_gap_check", {**window, "settle_s": 5})
     assert found.code != 0, "the gap check did not see the cut"
     assert "HMCE-BESS-01" in found.output
 
     time.sleep(CUT_S * 0.4 + 35)
-    closed = flux.playbook("telemetry_gap_check", {"target": "hmce", "window_hours": 1, "settle_s": 15})
+    closed = flux.playbook("telemetry_gap_check", {**window, "settle_s": 15})
     result = reconcile_system(flux, start, {"lfce": [kill]})
     assert result.complete, "\n".join(result.lines())
     assert closed.code == 0, closed.output[-4000:]
