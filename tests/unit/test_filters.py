@@ -1,0 +1,60 @@
+"""The Jinja filters, called as Ansible calls them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from stationkeeper.registry.identity import device_id
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def filters() -> dict[str, Any]:
+    specification = importlib.util.spec_from_file_location(
+        "sk_filters", ROOT / "filter_plugins/stationkeeper.py"
+    )
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    found: dict[str, Any] = module.FilterModule().filters()
+    return found
+
+
+def test_device_id_is_the_package_s_and_a_declared_one_wins(filters: dict[str, Any]) -> None:
+    derive = filters["stationkeeper_device_id"]
+    assert derive({"name": "WLCE-BESS-01"}, "flux", "WLCE") == str(device_id("flux", "WLCE", "WLCE-BESS-01"))
+    assert derive("WLCE-BESS-01", "flux", "WLCE") == derive({"name": "WLCE-BESS-01"}, "flux", "WLCE")
+    assert derive({"name": "X", "id": "ABC"}, "flux", "WLCE") == "abc"
+    with pytest.raises(AnsibleFilterError, match="must be text"):
+        derive({"modbus": {}}, "flux", "WLCE")
+
+
+def test_registry_rows_of_all_stations(filters: dict[str, Any]) -> None:
+    device = {"name": "A-1", "type": "bess", "profile": "p", "cadence_s": 60}
+    hostvars = {
+        "a": {"station_site": "A", "station_devices": [device]},
+        "b": {"station_site": "B", "station_devices": []},
+        "c": {"station_site": "C"},
+    }
+    rows = filters["stationkeeper_registry_rows"](hostvars, ["a", "b"], "flux")
+    assert [(row["name"], row["site"], row["metadata"]) for row in rows] == [("A-1", "A", {"station": "a"})]
+    with pytest.raises(AnsibleFilterError, match="c has no station_devices"):
+        filters["stationkeeper_registry_rows"](hostvars, ["c"], "flux")
+    hostvars["a"]["station_devices"] = [{**device, "type": "solar"}]
+    with pytest.raises(AnsibleFilterError, match="type is 'solar'"):
+        filters["stationkeeper_registry_rows"](hostvars, ["a"], "flux")
+
+
+def test_migrations(filters: dict[str, Any], tmp_path: Path) -> None:
+    read = filters["stationkeeper_migrations"]
+    assert read(str(ROOT / "migrations/flux"))[0]["name"] == "0001_telemetry.sql"
+    (tmp_path / "0002_late.sql").write_text("SELECT 1")
+    with pytest.raises(AnsibleFilterError, match="0001 is missing"):
+        read(str(tmp_path))
