@@ -64,7 +64,7 @@ options:
     description: Start of the window, RFC 3339 with an offset from UTC.
     type: str
   to:
-    description: End of the window, RFC 3339 with an offset from UTC. Not part of the window.
+    description: End of the window, RFC 3339 with an offset from UTC. Not part of the window. Needs O(from); now when left out.
     type: str
   k:
     description: Two rows that are more than this many cadences apart have a gap between them.
@@ -187,7 +187,7 @@ def main() -> None:
             "settle_s": {"type": "float", "default": 60},
         },
         mutually_exclusive=[("window_hours", "from"), ("window_hours", "to")],
-        required_together=[("from", "to")],
+        required_by={"to": ("from",)},
         required_one_of=[("window_hours", "from")],
         supports_check_mode=True,
     )
@@ -216,7 +216,8 @@ def main() -> None:
 
 def _window(params: dict) -> tuple[datetime, datetime]:
     if params["from"] is not None:
-        return source.parse_time(params["from"]), source.parse_time(params["to"])
+        end = source.parse_time(params["to"]) if params["to"] is not None else datetime.now(UTC)
+        return source.parse_time(params["from"]), end
     if not 0 < params["window_hours"] <= 24 * 366:
         raise source.TelemetryError(
             f"window_hours is {params['window_hours']:g}; it must be above 0, at most a year"
