@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.errors import ModbusError
-from stationkeeper.profiles import ProfileError, load_profile, read_sample
+from stationkeeper.profiles import ProfileError, load_profile, read_points
 from stationkeeper.simulator.config import ConfigError, SimulatorConfig, Station, load_config
 from stationkeeper.simulator.served_log import ServedLog
 from stationkeeper.simulator.server import SimulatorServer
@@ -93,7 +93,8 @@ async def _status(config: SimulatorConfig) -> int:
         profile = load_profile(device.profile, config.profile_path)
         answer: dict[str, object] = {"unit": device.unit, "name": device.name, "profile": profile.name}
         try:
-            answer["sample"] = await read_sample(client, device.unit, profile)
+            # Point by point: a read of the whole block would stand in the served log as a controller's sample.
+            answer["sample"] = await read_points(client, device.unit, profile, profile.telemetry.points)
         except ModbusError as error:
             answer["error"] = error.message
             failed = True
