@@ -64,7 +64,9 @@ options:
     description: Start of the window, RFC 3339 with an offset from UTC.
     type: str
   to:
-    description: End of the window, RFC 3339 with an offset from UTC. Not part of the window. Needs O(from); now when left out.
+    description:
+      - End of the window, RFC 3339 with an offset from UTC. Not part of the window. Needs O(from).
+      - Now when left out.
     type: str
   k:
     description: Two rows that are more than this many cadences apart have a gap between them.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 # without the control node's libraries, and start-up stays fast.
 _COMMANDS: dict[str, str] = {
     "controller": "stationkeeper.controller.command",
+    "dashboards": "stationkeeper.dashboards.command",
     "simulator": "stationkeeper.simulator.command",
     "audit": "stationkeeper.audit.command",
     "runbooks": "stationkeeper.runbooks.command",

@@ -93,7 +93,7 @@ async def _status(config: SimulatorConfig) -> int:
         profile = load_profile(device.profile, config.profile_path)
         answer: dict[str, object] = {"unit": device.unit, "name": device.name, "profile": profile.name}
         try:
-            # Point by point: a read of the whole block would stand in the served log as a controller's sample.
+            # Point by point: the whole block would look like a controller's sample in the served log.
             answer["sample"] = await read_points(client, device.unit, profile, profile.telemetry.points)
         except ModbusError as error:
             answer["error"] = error.message
