@@ -43,6 +43,10 @@ lab-down: setup
 docs: setup
 	stationkeeper runbooks docs
 
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
 lock: setup
-	pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --extra control --extra test -o requirements/control.txt pyproject.toml
+	$(LOCK) --extra control --extra test -o requirements/control.txt pyproject.toml
+	$(LOCK) -o requirements/station.txt requirements/station.in
+	$(LOCK) -o requirements/station-installer.txt requirements/station-installer.in

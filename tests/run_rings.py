@@ -64,7 +64,13 @@ def run(step: Step) -> Step:
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", **step.environment},
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "NO_COLOR": "1",
+                "ANSIBLE_NOCOLOR": "1",
+                **step.environment,
+            },
             check=False,
         ).returncode
     step.seconds = time.monotonic() - started

@@ -18,14 +18,12 @@ from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.audit.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
-NOW = datetime.now(UTC).replace(microsecond=0)
-
-
 @pytest.fixture
 def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
     """Two stations whose addresses lead nowhere, and rows: WLCE complete, HMCE with a hole."""
     connection = create_tables(postgres_settings)
-    start = NOW - timedelta(hours=2)
+    # Now, not when the file was loaded: the session may have run for minutes.
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
     times = [start + timedelta(minutes=number) for number in range(121)]
     for site, rows in (("WLCE", times), ("HMCE", [*times[:70], *times[82:]])):
         device = add_device(connection, f"{site}-BESS-01", cadence_s=60, active_from=start, site=site)
