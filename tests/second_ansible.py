@@ -11,7 +11,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".cache" / "ansible-2.21"
 CORE = "ansible-core==2.21.5"
 # What the plugins and modules on the control node import; the versions are those of the lock file.
-LIBRARIES = ("cryptography", "psycopg2-binary", "pydantic", "pymodbus", "pyyaml", "prometheus-client")
+LIBRARIES = (
+    "ansible-runner",
+    "cryptography",
+    "psycopg2-binary",
+    "pydantic",
+    "pymodbus",
+    "pyyaml",
+    "prometheus-client",
+)
 
 
 def python_3_13() -> Path | None:

@@ -18,6 +18,8 @@ from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.audit.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 @pytest.fixture
 def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
     """Two stations whose addresses lead nowhere, and rows: WLCE complete, HMCE with a hole."""
