@@ -9,9 +9,12 @@ import pytest
 
 from system import LabSystem
 
-# What a host writes by itself while nobody changes it: logs, the login's own traces.
+# What a host writes by itself while nobody changes it: logs, the login's own traces, and the index that apt
+# builds from its package lists whenever somebody asks it anything.
 OWN_WRITES = (
     "/var/log/",
+    "/var/cache/apt/pkgcache.bin",
+    "/var/cache/apt/srcpkgcache.bin",
     "/var/lib/systemd/",
     "/var/lib/dbus/",
     "/home/ops/.ansible",
