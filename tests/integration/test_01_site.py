@@ -54,12 +54,6 @@ def test_second_converge_changes_nothing(flux: LabSystem) -> None:
     assert play.changed == {}, play.output
 
 
-def test_check_mode_of_a_converged_system_reports_no_change(flux: LabSystem) -> None:
-    play = flux.playbook("site", None, "--check", "--diff")
-    assert play.code == 0, play.output[-5000:]
-    assert play.changed == {}, play.output
-
-
 def test_everything_verifies_after_a_reboot_of_every_host(flux: LabSystem) -> None:
     def boot_id(host: str) -> str:
         return flux.on_host(host, "cat", "/proc/sys/kernel/random/boot_id").stdout
