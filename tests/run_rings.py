@@ -2,8 +2,8 @@
 
 Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecule scenarios, two at a time),
 ring 4 runbooks and drills (pytest, on a whole system in the lab). Ring 4 spends much of its time waiting for
-hosts, so it runs beside the other three. The output of each step goes to ``.state/test/<step>.log``; a failing
-step's last lines are shown.
+hosts, so it runs beside the other three. The output of each step goes to ``.state/test/<step>.log``; the last
+lines of a failing step are shown.
 """
 
 from __future__ import annotations
