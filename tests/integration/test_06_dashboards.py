@@ -7,7 +7,6 @@ import urllib.parse
 import urllib.request
 
 from stationkeeper.dashboards import queries
-
 from system import LabSystem
 
 
@@ -21,7 +20,7 @@ def prometheus(flux: LabSystem, path: str, **parameters: str) -> dict[str, objec
 def test_every_panel_has_data(flux: LabSystem) -> None:
     empty = []
     for query in queries():
-        if query.datasource == "prometheus":
+        if query.kind == "promql":
             body = prometheus(flux, "query", query=query.expression)
             data = body["data"]
             assert isinstance(data, dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from stationkeeper.controller.components import PRIORITY
+from stationkeeper.modbus.outcome import Outcome
 
 CYCLE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -89,6 +90,11 @@ class Metrics:
         """Drop the series of all devices, before others are configured."""
         for gauge in (self._device_power, self._device_soe, self._device_setpoint, self._last_sample):
             gauge.clear()
+
+    def expect_device(self, device: str) -> None:
+        """Begin the error counters of a configured device at 0, so that its first error is an increase."""
+        for outcome in (Outcome.UNREACHABLE, Outcome.UNKNOWN, Outcome.REJECTED):
+            self._modbus_errors.labels(self.site, device, outcome.value)
 
     def deciding(self, components: set[str]) -> None:
         """Tell the components that settle the set-points of the batteries."""

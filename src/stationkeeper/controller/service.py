@@ -180,6 +180,7 @@ class Service:
                     min_gap_s=profile.min_request_gap_ms / 1000,
                 ),
             )
+            self.metrics.expect_device(item.name)
             device = Device(item, profile, client, self.metrics, boot_id=self.boot_id)
             if item.id in before:
                 device.continue_from(before[item.id])

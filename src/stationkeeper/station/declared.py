@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stationkeeper.profiles import load_profile
 from stationkeeper.registry.identity import device_id
 
 Device = Mapping[str, Any]
@@ -15,17 +16,25 @@ class DeclarationError(ValueError):
 
 
 def controller_devices(devices: Sequence[Device], system: str, site: str) -> dict[str, list[dict[str, Any]]]:
-    """Return ``devices`` of the controller's configuration: by type, with their identifiers."""
+    """Return ``devices`` of the controller's configuration: by type, with their identifiers.
+
+    Raises DeclarationError, and ProfileError for a profile that is missing or broken; both are ValueErrors.
+    """
     found: dict[str, list[dict[str, Any]]] = {"bess": [], "meter": []}
     for device in devices:
         kind = _need(device, "type")
         if kind not in found:
             raise DeclarationError(f"device {device.get('name')}: type is {kind!r}; it must be bess or meter")
         name = str(_need(device, "name"))
+        profile = load_profile(str(_need(device, "profile")))
+        if profile.device_type != kind:
+            raise DeclarationError(
+                f"device {name}: type is {kind}, but profile {profile.name} is for {profile.device_type}"
+            )
         entry: dict[str, Any] = {
             "id": str(device["id"]).lower() if device.get("id") else str(device_id(system, site, name)),
             "name": name,
-            "profile": str(_need(device, "profile")),
+            "profile": profile.name,
             "modbus": _modbus(device),
         }
         if kind == "bess":
