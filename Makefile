@@ -5,8 +5,9 @@ export PYTHONUNBUFFERED := 1
 INVENTORY ?= inventories/flux
 RINGS ?=
 
-LAB_PACKAGES := systemd-container mmdebstrap nftables iproute2 openssh-client e2fsprogs ca-certificates python3 python3-venv mbpoll
-TEST_PACKAGES := postgresql
+LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables iproute2 openssh-client e2fsprogs procps \
+  ca-certificates python3 python3-venv git mbpoll
+TEST_PACKAGES := postgresql curl
 
 .PHONY: help setup setup-test demo test lint lab-up lab-down docs lock
 
