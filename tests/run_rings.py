@@ -133,7 +133,8 @@ def hosts() -> list[Step]:
 
 
 def system() -> list[Step]:
-    return [run(pytest_step("system", "tests/integration", "tests/drills"))]
+    # A converge from bare hosts takes minutes; the time-out is for a hang.
+    return [run(pytest_step("system", "--timeout=1500", "tests/integration", "tests/drills"))]
 
 
 RINGS: dict[str, tuple[str, Callable[[], list[Step]]]] = {
