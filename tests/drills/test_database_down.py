@@ -1,6 +1,6 @@
 """Drill: the database host loses its power.
 
-Health says critical, the stations buffer, a stop still works, and afterwards every row arrives.
+A stop still works, health says critical, the stations buffer, and afterwards every row arrives.
 """
 
 from __future__ import annotations
@@ -8,38 +8,45 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+import psycopg2
+
 from system import LabSystem
 
-OUTAGE_S = 60
+# Long enough for any machine; the drill ends the outage itself, and the lab does when the drill is killed.
+OUTAGE_S = 600
+
+
+def answers(flux: LabSystem) -> bool:
+    """Whether the database takes connections."""
+    try:
+        flux.query("SELECT 1")
+    except psycopg2.OperationalError:
+        return False
+    return True
 
 
 def test_database_outage(flux: LabSystem) -> None:
     window = {"target": "all", "window_start": datetime.now(UTC).isoformat(), "settle_s": 10}
-    started = time.monotonic()
     flux.labctl("power-cut", "fluxdb", "--for", str(OUTAGE_S))
+    try:
+        stopped = flux.playbook("edge_emergency_stop", {"target": "hmce", "reason": "drill: no database"})
+        assert stopped.code == 0, stopped.output[-5000:]
+        assert abs(flux.power_kw("hmce")) <= 1.0
+        assert not answers(flux), "the stop was to be proven without a database"
 
-    health = flux.playbook("check_health")
-    assert health.code != 0
-    assert "critical" in health.output.lower()
+        health = flux.playbook("check_health")
+        assert health.code != 0
+        assert "critical" in health.output.lower()
+        assert not answers(flux), "health was to be asked without a database"
+    finally:
+        flux.labctl("heal", "fluxdb")
 
-    stopped = flux.playbook("edge_emergency_stop", {"target": "hmce", "reason": "drill: no database"})
-    assert time.monotonic() - started < OUTAGE_S, "the stop waited for the database"
-    assert stopped.code == 0, stopped.output[-5000:]
-    assert abs(flux.power_kw("hmce")) <= 1.0
-
-    def answers() -> bool:
-        try:
-            flux.query("SELECT 1")
-        except Exception:  # any kind of failure to connect is what is being waited out
-            return False
-        return True
-
-    flux.wait("the database is back", answers, timeout_s=OUTAGE_S + 60)
+    flux.wait("the database is back", lambda: answers(flux), timeout_s=180)
     rows = flux.rows_by_station()
     flux.wait(
         "every station delivers again",
         lambda: all(flux.rows_by_station()[station] > rows[station] + 5 for station in flux.stations),
-        timeout_s=60,
+        timeout_s=120,
     )
     time.sleep(15)
     gaps = flux.playbook("telemetry_gap_check", window)
@@ -51,5 +58,5 @@ def test_database_outage(flux: LabSystem) -> None:
     assert released.code == 0, released.output[-5000:]
 
     # Audit records of the outage were spooled and are shipped now.
-    shipped = flux.run("stationkeeper", "audit", "verify", check=False)
-    assert shipped.returncode == 0, shipped.stdout + shipped.stderr
+    verified = flux.run("stationkeeper", "audit", "verify", "--database", check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
