@@ -55,9 +55,6 @@ def test_second_converge_changes_nothing(flux: LabSystem) -> None:
 
 
 def test_everything_verifies_after_a_reboot_of_every_host(flux: LabSystem) -> None:
-    def boot_id(host: str) -> str:
-        return flux.on_host(host, "cat", "/proc/sys/kernel/random/boot_id").stdout
-
     def started_at(host: str) -> str:
         return flux.on_host(host, "stat", "-c", "%Y", "/proc/1").stdout
 
