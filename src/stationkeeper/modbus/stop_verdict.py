@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stationkeeper.modbus.stop_evidence import SiteState, Verification
 from stationkeeper.modbus.stop_types import StopResult, Target
+from stationkeeper.profiles.schema import Profile
 
 # A device that falls back by itself does so within its time-out; this much later it has ramped down.
 _FALLBACK_MARGIN_S = 10
@@ -69,16 +70,34 @@ def without_answer(target: Target, result: StopResult, *, written: bool) -> Verd
     watchdog = target.device.profile.watchdog
     reason = _last_error(result)
     if written:
-        return SiteState.UNKNOWN, f"a zero write left and no answer came: {reason}"
+        return SiteState.UNKNOWN, f"a zero write left and no answer came: {reason}; {_expected(target)}"
     if watchdog and watchdog.fallback in ("zero", "trip"):
-        latest = watchdog.timeout_s + _FALLBACK_MARGIN_S
-        return (
-            SiteState.UNREACHABLE_DEADMAN_PENDING,
-            f"not reachable ({reason}); goes to 0 kW by itself within {latest} s of its controller falling "
-            "silent, but not while that controller lives and is not latched",
-        )
-    expected = f"falls back to {watchdog.fallback}" if watchdog else "has no watchdog and keeps its set-point"
-    return SiteState.UNKNOWN, f"not reachable ({reason}); without a controller it {expected}"
+        return SiteState.UNREACHABLE_DEADMAN_PENDING, f"not reachable ({reason}); {_expected(target)}"
+    return SiteState.UNKNOWN, f"not reachable ({reason}); {_expected(target)}"
+
+
+def fallback_s(profile: Profile) -> float | None:
+    """Return the seconds after which a silent controller's device stands at its fall-back, if it has one.
+
+    The value that commissioning measured goes before the one of the data sheet.
+    """
+    watchdog = profile.watchdog
+    if watchdog is None:
+        return None
+    measured: float | None = getattr(watchdog, "measured_fallback_s", None)
+    return (watchdog.timeout_s if measured is None else measured) + _FALLBACK_MARGIN_S
+
+
+def _expected(target: Target) -> str:
+    """Say what the device does by itself, from its profile."""
+    watchdog, after_s = target.device.profile.watchdog, fallback_s(target.device.profile)
+    if watchdog is None or after_s is None:
+        return "expected: it keeps its set-point, it has no watchdog"
+    silent = f"within {after_s:g} s of its controller falling silent"
+    if watchdog.fallback in ("zero", "trip"):
+        unless = "but not while that controller lives and is not latched"
+        return f"expected: it goes to 0 kW by itself {silent}, {unless}"
+    return f"expected: it falls back to {watchdog.fallback} {silent}"
 
 
 def _missing(facts: Facts) -> str:
