@@ -140,7 +140,7 @@ class Device:
     async def feed_watchdog(self) -> None:
         """Tell the device that its controller has decided."""
         watchdog = self.profile.watchdog
-        if watchdog is None:
+        if watchdog is None or watchdog.point is None:
             return
         self._heartbeat = (self._heartbeat + 1) & 0xFFFF
         try:
