@@ -73,7 +73,8 @@ def test_plan_inserts_updates_and_reports_the_unlisted() -> None:
 
 def test_times_that_the_inventory_leaves_open_stay() -> None:
     known = changed(active_from="2026-01-01T00:00:00Z", active_to="2026-06-01T00:00:00Z")
-    assert plan([known], [ROW]).updates == ()
+    served = changed(active_from="2026-01-01T00:00:00Z")
+    assert plan([served], [ROW]).updates == ()
     later = plan([known], [changed(active_to="2026-07-01T00:00:00Z")]).updates[0][1]
     assert later.active_from == known.active_from
     assert later.active_to == datetime.datetime(2026, 7, 1, tzinfo=datetime.UTC)
@@ -86,6 +87,7 @@ def test_times_that_the_inventory_leaves_open_stay() -> None:
         ([ROW], [changed(type="meter")], "type cannot change"),
         ([ROW], [changed(site="HMCE")], "site cannot change"),
         ([ROW], [changed(id="00000000-0000-4000-8000-000000000000")], "the registry has this name"),
+        ([changed(active_to="2026-01-01T00:00:00Z")], [ROW], "never used again"),
     ],
 )
 def test_plan_refuses(current: list[Row], wanted: list[Row], message: str) -> None:

@@ -115,7 +115,7 @@ class DeviceLoop:
             sample = await self.device.sample()
             if sample is not None:
                 await self._recorder.save(sample)
-        if isinstance(self.device.config, Battery):
+        if isinstance(self.device.config, Battery) and self.device.config.writes_enabled:
             decision = self._decide(self.device.config)
             outcome = await self.device.command(decision.setpoint_kw)
             if outcome.is_success:

@@ -65,10 +65,14 @@ class _Device(_Section):
 
 
 class Battery(_Device):
-    """A battery; the set-point never leaves -rating_kw to rating_kw."""
+    """A battery; the set-point never leaves -rating_kw to rating_kw.
+
+    Without ``writes_enabled`` it is only measured: no set-point and no heartbeat, as in commissioning.
+    """
 
     rating_kw: float = Field(gt=0)
     capacity_kwh: float = Field(gt=0)
+    writes_enabled: bool = True
 
 
 class Meter(_Device):

@@ -226,7 +226,11 @@ class Service:
         if (old.metrics, old.data_platform.buffer) != (new.metrics, new.data_platform.buffer):
             LOG.warning("changed settings of metrics and buffer take effect at the next start")
         await self._end_loops()
-        kept = {(battery.id, battery.modbus, battery.profile) for battery in new.devices.bess}
+        kept = {
+            (battery.id, battery.modbus, battery.profile)
+            for battery in new.devices.bess
+            if battery.writes_enabled
+        }
         before = self._devices
         leaving = [d for d in before if (d.config.id, d.config.modbus, d.config.profile) not in kept]
         await self._command_zero(leaving)
@@ -241,7 +245,11 @@ class Service:
 
     @staticmethod
     async def _command_zero(devices: list[Device]) -> None:
-        batteries = [device for device in devices if isinstance(device.config, Battery)]
+        batteries = [
+            device
+            for device in devices
+            if isinstance(device.config, Battery) and device.config.writes_enabled
+        ]
         tasks = {device.name: asyncio.create_task(device.command(0.0)) for device in batteries}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=STOP_LIMIT_S)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TYPES = ("bess", "meter")
 # What of an inventory's device becomes metadata. The rest has its own column or is the station's matter.
-_METADATA = ("modbus", "rating_kw", "capacity_kwh", "measures")
+_METADATA = ("modbus", "rating_kw", "capacity_kwh", "measures", "writes_enabled")
 _COLUMNS = ("id", "name", "type", "site", "profile", "cadence_s", "active_from", "active_to", "metadata")
 
 
@@ -122,7 +122,8 @@ def plan(current: Sequence[Row], wanted: Sequence[Row]) -> Plan:
     """Compare the registry with the wanted rows.
 
     A time that the wanted row leaves open is kept as it is in the registry. Raises RegistryError for a name
-    or identifier that is used twice and for a device that would change its type or site.
+    or identifier that is used twice, for a device that would change its type or site, and for one that is
+    retired: its name and identifier belong to its history.
     """
     for key in ("id", "name"):
         seen: set[str] = set()
@@ -150,6 +151,11 @@ def plan(current: Sequence[Row], wanted: Sequence[Row]) -> Plan:
                     f"device {row.name}: {key} cannot change from {getattr(known, key)} to "
                     f"{getattr(row, key)}; retire it (active_to) and register a new device"
                 )
+        if known.active_to and not row.active_to:
+            raise RegistryError(
+                f"device {row.name}: it was retired at {known.active_to.isoformat()}, and a name and its "
+                "identifier are never used again; give the new device a name of its own"
+            )
         merged = _keep_open_times(known, row)
         if merged != known:
             updates.append((known, merged))
@@ -200,6 +206,19 @@ def write(connection: Connection, todo: Plan) -> None:
 
 def _values(row: Row) -> tuple[float, datetime.datetime | None, datetime.datetime | None, str]:
     return row.cadence_s, row.active_from, row.active_to, json.dumps(row.metadata, sort_keys=True)
+
+
+def forget(connection: Connection, identifiers: Sequence[str]) -> list[str]:
+    """Take back rows that a failed run has just inserted; return their names. Without a commit.
+
+    The database refuses a row that is older than an hour or retired: such a device has a history.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM flux.mg_device_registry WHERE id = ANY (%s::uuid[]) RETURNING name",
+            (list(identifiers),),
+        )
+        return sorted(str(row[0]) for row in cursor.fetchall())
 
 
 def lock(connection: Connection) -> None:

@@ -39,6 +39,10 @@ def controller_devices(devices: Sequence[Device], system: str, site: str) -> dic
         }
         if kind == "bess":
             entry |= {key: float(_need(device, key)) for key in ("rating_kw", "capacity_kwh")}
+            if "writes_enabled" in device:
+                entry["writes_enabled"] = _flag(device, "writes_enabled")
+        elif "writes_enabled" in device:
+            raise DeclarationError(f"device {name}: writes_enabled is for batteries; a meter is only read")
         elif device.get("measures"):
             entry["measures"] = str(device["measures"])
         found[kind].append(entry)
@@ -70,6 +74,12 @@ def _modbus(device: Device) -> dict[str, Any]:
         if key not in modbus:
             raise DeclarationError(f"device {device.get('name')}: modbus.{key} is missing")
     return {"host": str(modbus["host"]), "port": int(modbus.get("port", 502)), "unit": int(modbus["unit"])}
+
+
+def _flag(device: Device, key: str) -> bool:
+    if not isinstance(device[key], bool):
+        raise DeclarationError(f"device {device.get('name')}: {key} is {device[key]!r}; write true or false")
+    return device[key]
 
 
 def _need(device: Device, key: str) -> Any:
