@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
-
-from pymodbus.client import AsyncModbusTcpClient
 
 from stationkeeper.modbus import frames
-from stationkeeper.modbus.errors import (
-    AnswerMismatchError,
-    ConnectionFailedError,
-    DeviceExceptionError,
-    ModbusError,
-    NoAnswerError,
-    RequestError,
-)
-
-# pymodbus logs each time-out and mismatch, with frames, at error level; this client raises all of them
-# as ModbusError, so a silent device would fill the journal with what its caller reports already.
-logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL + 1)
-
-# 3.8 and 3.9 call the unit `slave`, 3.10 and later `device_id`.
-_UNIT_ARGUMENT = (
-    "device_id"
-    if "device_id" in inspect.signature(AsyncModbusTcpClient.read_holding_registers).parameters
-    else "slave"
-)
+from stationkeeper.modbus.errors import RequestError
+from stationkeeper.modbus.transport_connection import StrictConnection
+from stationkeeper.modbus.transports import Endpoint, SerialSettings, Transport
 
 
 class Table(StrEnum):
@@ -57,13 +34,18 @@ _READERS = {
 
 
 class StrictClient:
-    """One connection to one Modbus TCP endpoint; requests of several units are serialised on it.
+    """One connection to one endpoint; requests of several units are serialised on it.
 
     Nothing is retried. The connection is opened on first use, and closed after any time-out, lost
-    connection or answer that does not match its request, so that a late answer can never be taken for
-    the next one's. Every method raises only `ModbusError`. `timeout_s` is for one answer,
-    `connect_timeout_s` for the connection, `min_gap_s` the silence that a slow device needs between an
-    answer and the next request. `sent_at` is the monotonic time at which the last request left.
+    connection, unasked byte or answer that does not match its request, so that a late answer can never
+    be taken for the next one's. RTU frames carry no transaction id, so there the line must then have
+    been silent for `timeout_s`, the longest that a device takes to answer, before it is used again.
+
+    `transport` is `tcp`, `rtu_over_tcp` or `serial` (`host` is the device's path and `port` unused);
+    `serial` describes the line of the latter two. `timeout_s` is for one answer (on a serial line with
+    the transmission of both frames), `connect_timeout_s` for the connection, `min_gap_s` the silence
+    that a slow device needs between an answer and the next request. Raises `RequestError` for settings
+    that do not fit together; every method raises only `ModbusError`.
     """
 
     def __init__(
@@ -74,171 +56,113 @@ class StrictClient:
         connect_timeout_s: float = 3.0,
         *,
         min_gap_s: float = 0.0,
+        transport: Transport | str = Transport.TCP,
+        serial: SerialSettings | None = None,
     ) -> None:
         self.host = host
         self.port = port
-        self.sent_at: float | None = None
-        self._timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
-        self._min_gap_s = min_gap_s
-        self._answered_at = 0.0
-        self._lock = asyncio.Lock()
-        self._client: AsyncModbusTcpClient | None = None
-        self._request = b""
-        self._answer: asyncio.Future[bytes] | None = None
+        self._endpoint = Endpoint.of(host, port, transport, serial)
+        self._connection = StrictConnection(self._endpoint, timeout_s, connect_timeout_s, min_gap_s)
 
     @property
     def connected(self) -> bool:
         """True while a connection is open and has not been found faulty."""
-        return self._client is not None
+        return self._connection.is_open
+
+    @property
+    def sent_at(self) -> float | None:
+        """The monotonic time at which the last request left."""
+        return self._connection.sent_at
 
     async def read(self, unit: int, table: Table | str, address: int, count: int) -> list[int]:
         """Return `count` registers (0 to 65535) or bits (0 or 1) from `address` on, in one request."""
+        if table not in list(Table):
+            raise RequestError(f"table is one of {', '.join(Table)}, not {table!r}")
         space = Table(table)
-        limit = 2000 if space.is_bits else 125
-        _check_request(unit, address, count, limit)
-        pdu = await self._exchange(_READERS[space], unit, False, address, count=count)
+        self._endpoint.check_unit(unit)
+        _check_range(address, count, 2000 if space.is_bits else 125)
+        pdu = await self._connection.exchange(_READERS[space], unit, False, address, count=count)
         return frames.bits_of(pdu, count) if space.is_bits else frames.words_of(pdu)
 
-    async def write(self, unit: int, address: int, words: Sequence[int]) -> None:
+    async def write(
+        self,
+        unit: int,
+        address: int,
+        words: Sequence[int],
+        *,
+        function: int | None = None,
+        broadcast: bool = False,
+    ) -> None:
         """Write holding registers in one request: function 6 for one word, 16 for several.
 
-        Returns when the device has echoed the write. A time-out, a lost connection or a wrong echo after
-        the request has left raises an error whose outcome is `unknown`.
+        `function` (6 or 16) forces one. Returns when the device has echoed the write; a time-out, a lost
+        connection or a wrong echo after the request has left raises an error whose outcome is `unknown`.
+        `broadcast` goes to unit 0, that is to every unit of the line: nobody answers, and the return
+        says only that the request has left.
         """
-        _check_request(unit, address, len(words), 123)
-        if any(isinstance(word, bool) or not 0 <= word <= 0xFFFF for word in words):
-            raise RequestError(f"not 16-bit register values: {list(words)}")
-        if len(words) == 1:
-            await self._exchange("write_register", unit, True, address, words[0])
+        single = _is_single(function, len(words), 6, 16)
+        if broadcast and unit != 0:
+            raise RequestError(f"a broadcast goes to unit 0, not {unit}")
+        if not broadcast:
+            self._endpoint.check_unit(unit)
+        _check_range(address, len(words), 123)
+        _check_words(words)
+        method, value = ("write_register", words[0]) if single else ("write_registers", list(words))
+        if broadcast:
+            await self._connection.broadcast(method, address, value)
         else:
-            await self._exchange("write_registers", unit, True, address, list(words))
+            await self._connection.exchange(method, unit, True, address, value)
+
+    async def write_coils(
+        self, unit: int, address: int, bits: Sequence[int], *, function: int | None = None
+    ) -> None:
+        """Write coils (0 or 1) in one request: function 5 for one, 15 for several, or as forced.
+
+        Returns and raises like `write`.
+        """
+        single = _is_single(function, len(bits), 5, 15)
+        self._endpoint.check_unit(unit)
+        _check_range(address, len(bits), 1968)
+        if any(bit not in (0, 1) for bit in bits):
+            raise RequestError(f"coils are 0 or 1, not {list(bits)}")
+        values = [bool(bit) for bit in bits]
+        if single:
+            await self._connection.exchange("write_coil", unit, True, address, values[0])
+        else:
+            await self._connection.exchange("write_coils", unit, True, address, values)
+
+    async def mask_write(self, unit: int, address: int, and_mask: int, or_mask: int) -> None:
+        """Let the device set a register to (old AND and_mask) OR (or_mask AND NOT and_mask), function 22.
+
+        Returns and raises like `write`.
+        """
+        self._endpoint.check_unit(unit)
+        _check_range(address, 1, 1)
+        _check_words((and_mask, or_mask))
+        await self._connection.exchange(
+            "mask_write_register", unit, True, address=address, and_mask=and_mask, or_mask=or_mask
+        )
 
     async def close(self) -> None:
         """Close the connection; a later request opens a new one."""
-        async with self._lock:
-            self._drop()
-
-    async def _exchange(self, method: str, unit: int, writing: bool, *args: Any, **kwargs: Any) -> bytes:
-        async with self._lock:
-            client = self._client or await self._connect()
-            pause = self._answered_at + self._min_gap_s - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            kwargs[_UNIT_ARGUMENT] = unit
-            try:
-                return await self._await_answer(_call(getattr(client, method), args, kwargs), unit, writing)
-            except DeviceExceptionError:
-                raise
-            except BaseException:
-                self._drop()
-                raise
-            finally:
-                self._answered_at = time.monotonic()
-
-    async def _await_answer(self, sending: Coroutine[Any, Any, None], unit: int, writing: bool) -> bytes:
-        where = f"unit {unit} at {self.host}:{self.port}"
-        self._request = b""
-        answer = self._answer = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(sending)
-        task.add_done_callback(lambda done: _pass_failure(done, answer))
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                # pymodbus's own result is not waited for: the checked frame is the answer, and a lost
-                # connection, of which pymodbus does not tell its caller, ends `answer` at once.
-                pdu: bytes = await answer
-        except TimeoutError:
-            raise NoAnswerError(f"{where}: no answer within {self._timeout_s:g} s", writing=writing) from None
-        except ConnectionError:
-            if not self._request:
-                raise ConnectionFailedError(f"{where}: connection lost before the request left") from None
-            raise NoAnswerError(f"{where} closed the connection", writing=writing) from None
-        except AnswerMismatchError as error:
-            raise AnswerMismatchError(f"{where}: {error.message}") from None
-        finally:
-            self._answer = None
-            answer.cancel()
-            task.cancel()
-            await asyncio.wait([task])
-        if pdu[0] & 0x80:
-            raise DeviceExceptionError(pdu[1], f"{where} refused function {pdu[0] & 0x7F}", writing=writing)
-        return pdu
-
-    async def _connect(self) -> AsyncModbusTcpClient:
-        where = f"{self.host}:{self.port}"
-        client = AsyncModbusTcpClient(
-            self.host,
-            port=self.port,
-            retries=0,
-            reconnect_delay=0,
-            # Longer than ours: this class alone decides when a wait ends.
-            timeout=self._timeout_s + self._connect_timeout_s,
-            trace_packet=self._trace_packet,
-            trace_connect=lambda up: None if up else self._lost(client),
-        )
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                connected = await client.connect()
-        except TimeoutError:
-            client.close()
-            raise ConnectionFailedError(f"{where}: no connection in {self._connect_timeout_s:g} s") from None
-        except BaseException:
-            client.close()
-            raise
-        if not connected:
-            client.close()
-            raise ConnectionFailedError(
-                f"{where} refuses or is not reachable (another master may hold its only session)"
-            )
-        self._client = client
-        return client
-
-    def _drop(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            client.close()
-
-    def _trace_packet(self, sending: bool, data: bytes) -> bytes:
-        if sending:
-            self._request = data
-            self.sent_at = time.monotonic()
-            return data
-        answer = self._answer
-        if answer is None or answer.done() or not self._request:
-            # Nobody asked: whatever comes next on this connection could be one answer late.
-            self._drop()
-            return b""
-        try:
-            pdu = frames.answer_pdu(self._request, data)
-        except ModbusError as error:
-            answer.set_exception(error)
-            return b""
-        if pdu is not None:
-            answer.set_result(pdu)
-        return data
-
-    def _lost(self, client: AsyncModbusTcpClient) -> None:
-        if self._client is not client:
-            return
-        self._client = None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError())
+        await self._connection.close()
 
 
-async def _call(send: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    await send(*args, **kwargs)
+def _is_single(function: int | None, count: int, single: int, multiple: int) -> bool:
+    if function not in (None, single, multiple):
+        raise RequestError(f"function {function} does not write this; {single} and {multiple} do")
+    if function == single and count != 1:
+        raise RequestError(f"function {single} writes one value, not {count}")
+    return function == single or (function is None and count == 1)
 
 
-def _pass_failure(task: asyncio.Task[None], answer: asyncio.Future[bytes]) -> None:
-    """End the wait when pymodbus gives up by itself, which it does only without a connection."""
-    if not task.cancelled() and task.exception() is not None and not answer.done():
-        answer.set_exception(ConnectionError())
-
-
-def _check_request(unit: int, address: int, count: int, limit: int) -> None:
-    if not 1 <= unit <= 247 and unit != 255:
-        raise RequestError(f"unit {unit} is not 1 to 247 (or 255 for a direct TCP device); 0 is broadcast")
+def _check_range(address: int, count: int, limit: int) -> None:
     if not 1 <= count <= limit:
         raise RequestError(f"{count} values in one request, allowed are 1 to {limit}")
     if address < 0 or address + count > 0x10000:
         raise RequestError(f"addresses {address} to {address + count - 1} are not within 0 to 65535")
+
+
+def _check_words(words: Sequence[int]) -> None:
+    if any(isinstance(word, bool) or not isinstance(word, int) or not 0 <= word <= 0xFFFF for word in words):
+        raise RequestError(f"not 16-bit register values: {list(words)}")
