@@ -72,3 +72,10 @@ class DeviceExceptionError(ModbusError):
             outcome = Outcome.REJECTED
         super().__init__(outcome, f"{message}: exception {code} ({EXCEPTION_NAMES.get(code, 'unnamed')})")
         self.code = code
+
+
+class EndpointBusyError(ModbusError):
+    """Another run holds the endpoint's lock; nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Outcome.BLOCKED_BY_INTERLOCK, message)
