@@ -110,6 +110,7 @@ message:
 import getpass
 import os
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.controller.orders import (
@@ -128,7 +129,7 @@ from ansible.module_utils.stationkeeper.controller.orders import (
 )
 
 
-def asked(parameters: dict) -> Order:
+def asked(parameters: dict[str, Any]) -> Order:
     """Return the order in the module's parameters. Raises OrderError."""
     kind = parameters["order"]
     until = parse_time(parameters["until"]) if parameters["until"] is not None else None
