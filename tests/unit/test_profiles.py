@@ -140,7 +140,7 @@ def test_profiles_are_found_in_the_search_path_first(tmp_path: Path) -> None:
 
 def test_missing_broken_and_misnamed_files(tmp_path: Path) -> None:
     with pytest.raises(
-        ProfileError, match=r"no profile 'other'.*known profiles: generic_battery, generic_meter"
+        ProfileError, match=r"no profile 'other'.*known profiles: autonomous_inverter, generic_battery, generic_meter"
     ):
         load_profile("other", [tmp_path])
     with pytest.raises(ProfileError, match="is a path"):

@@ -1,15 +1,21 @@
-"""Reads and writes a device through its profile, over a `StrictClient`."""
+"""Reads and writes a device through its profile, over a `StrictClient`.
+
+The functions that take a client do all that a profile may ask for: they find the addresses of SunSpec models
+and read scale factors in the same run as the values. `decode_sample` and `plan_recipe` are the pure parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from stationkeeper.modbus.client import StrictClient, Table
-from stationkeeper.modbus.codec import CodecError, Number, Rounding, decode, encode
+from stationkeeper.modbus.client import StrictClient
+from stationkeeper.modbus.codec import CodecError, Number, Rounding, encode
 from stationkeeper.modbus.errors import ModbusError, RequestError
-from stationkeeper.profiles.schema import Profile, RecipeName, Step
+from stationkeeper.profiles.scaling import Factors, factor_of, scaled_encoding, value_of
+from stationkeeper.profiles.schema import Block, Profile, RecipeName, Step
+from stationkeeper.profiles.sunspec import concrete
 
 Sample = dict[str, int | float | None]
 
@@ -35,32 +41,52 @@ class RecipeError(ModbusError):
 
 
 async def read_sample(client: StrictClient, unit: int, profile: Profile) -> Sample:
-    """Return one telemetry sample, all from one request; a value that the device does not have is None."""
-    block = profile.telemetry
-    words = await client.read(unit, block.table, block.address, block.count)
+    """Return one telemetry sample; a value that the device does not have is None.
+
+    One request, so that all is from one instant; several for a profile whose telemetry has `more` blocks.
+    """
+    profile = await concrete(client, unit, profile)
+    words: list[int] = []
+    for block in profile.telemetry.blocks:
+        words += await client.read(unit, block.table, block.address, block.count)
     return decode_sample(words, profile)
 
 
-def decode_sample(words: list[int], profile: Profile) -> Sample:
-    """Return the sample in the words of the profile's telemetry block."""
-    sample: Sample = {}
-    for name in profile.telemetry.points:
-        point = profile.points[name]
-        first = point.address - profile.telemetry.address
-        sample[name] = _number(decode(words[first : first + point.count], point.encoding))
-    return sample
+def decode_sample(words: Sequence[int], profile: Profile) -> Sample:
+    """Return the sample in the words of the profile's telemetry blocks, one after the other."""
+    found: dict[str, list[int]] = {}
+    start = 0
+    for block in profile.telemetry.blocks:
+        found |= _cut(profile, block, words[start : start + block.count])
+        start += block.count
+    return {name: value_of(profile, name, found) for name in profile.telemetry.points}
 
 
 async def read_points(client: StrictClient, unit: int, profile: Profile, names: Iterable[str]) -> Sample:
-    """Return the named points, each from a request of its own: they may be from different instants."""
+    """Return the named points, each from a request of its own: they may be from different instants.
+
+    Scale factors come in the same request as their value where one telemetry block has both, otherwise in
+    the next one.
+    """
+    profile = await concrete(client, unit, profile)
     sample: Sample = {}
     for name in names:
-        point = profile.points.get(name)
-        if point is None:
-            raise RequestError(f"profile {profile.name} has no point {name!r}")
-        words = await client.read(unit, point.table, point.address, point.count)
-        sample[name] = _number(decode(words, point.encoding))
+        _known(profile, name)
+        words = await _read_words(client, unit, profile, [name, *profile.companions(name)])
+        sample[name] = value_of(profile, name, words)
     return sample
+
+
+async def read_factors(client: StrictClient, unit: int, profile: Profile, names: Iterable[str]) -> Factors:
+    """Return what the device multiplies these points by at present (1 where fixed), for `plan_recipe`."""
+    profile = await concrete(client, unit, profile)
+    factors: dict[str, Decimal | None] = {}
+    words: dict[str, list[int]] = {}
+    for name in names:
+        needed = [companion for companion in profile.companions(name) if companion not in words]
+        words |= await _read_words(client, unit, profile, needed)
+        factors[name] = factor_of(profile, name, words)
+    return factors
 
 
 async def write_point(
@@ -72,8 +98,12 @@ async def write_point(
     *,
     rounding: Rounding = "error",
 ) -> Written:
-    """Write one point in one request; refused before anything leaves when the value does not fit."""
-    address, words = _plan(profile, name, value, rounding)
+    """Write one point in one request; refused before the write leaves when the value does not fit."""
+    _known(profile, name)
+    profile = await concrete(client, unit, profile)
+    needed = [name] if _needs_factor(profile, name, value) else []
+    factors = await read_factors(client, unit, profile, needed)
+    address, words = _plan(profile, name, value, rounding, factors)
     await client.write(unit, address, words)
     return Written(name, float(value), address, words)
 
@@ -86,7 +116,7 @@ async def run_recipe(
     All steps are encoded before the first one leaves. Raises `RequestError` for a recipe that the profile
     does not have or a power out of its limits, `RecipeError` when a step fails on the way.
     """
-    planned = plan_recipe(profile, recipe, power_kw=power_kw)
+    planned = await plan_for_device(client, unit, profile, recipe, power_kw=power_kw)
     written: list[Written] = []
     for step in planned:
         try:
@@ -97,47 +127,131 @@ async def run_recipe(
     return written
 
 
-def plan_recipe(profile: Profile, recipe: RecipeName, *, power_kw: float | None = None) -> list[Written]:
-    """Return what `run_recipe` would write, without a device."""
+async def plan_for_device(
+    client: StrictClient, unit: int, profile: Profile, recipe: RecipeName, *, power_kw: float | None = None
+) -> list[Written]:
+    """Return what `run_recipe` would write to this device; reads only what the profile leaves open."""
+    steps = _steps(profile, recipe, power_kw)
+    profile = await concrete(client, unit, profile)
+    needed = [step.point for step in steps if _needs_factor(profile, step.point, _value(step, power_kw))]
+    factors = await read_factors(client, unit, profile, needed)
+    return plan_recipe(profile, recipe, power_kw=power_kw, factors=factors)
+
+
+def plan_recipe(
+    profile: Profile, recipe: RecipeName, *, power_kw: float | None = None, factors: Factors | None = None
+) -> list[Written]:
+    """Return what `run_recipe` would write, without a device.
+
+    A profile with SunSpec models has to be brought to a device's addresses first (`concrete`), and a value
+    other than 0 for a point with a scale factor needs `factors`, as from `read_factors`.
+    """
+    return [_step(profile, step, power_kw, factors or {}) for step in _steps(profile, recipe, power_kw)]
+
+
+def power_words(profile: Profile, power_kw: float, factors: Factors | None = None) -> list[int]:
+    """Return the words that a set-point of `power_kw` (+ discharges) has on the wire, to the nearest step."""
+    steps = profile.recipes["set_power"]
+    planned = plan_recipe(profile, "set_power", power_kw=power_kw, factors=factors)
+    return next(
+        entry.words for entry, step in zip(planned, steps, strict=True) if isinstance(step.value, str)
+    )
+
+
+def _steps(profile: Profile, recipe: RecipeName, power_kw: float | None) -> list[Step]:
     if recipe not in profile.recipes:
         raise RequestError(f"profile {profile.name} has no recipe {recipe!r}")
     if (recipe == "set_power") != (power_kw is not None):
         raise RequestError("power_kw goes with the recipe set_power, and only with it")
     if power_kw is not None:
         _check_power(profile, power_kw)
-    return [_step(profile, step, power_kw) for step in profile.recipes[recipe]]
+    return profile.recipes[recipe]
 
 
-def power_words(profile: Profile, power_kw: float) -> list[int]:
-    """Return the words that a set-point of `power_kw` (+ discharges) has on the wire, to the nearest step."""
-    steps = profile.recipes["set_power"]
-    planned = plan_recipe(profile, "set_power", power_kw=power_kw)
-    return next(
-        entry.words for entry, step in zip(planned, steps, strict=True) if isinstance(step.value, str)
-    )
-
-
-def _step(profile: Profile, step: Step, power_kw: float | None) -> Written:
+def _value(step: Step, power_kw: float | None) -> Number:
     if isinstance(step.value, Decimal):
-        value: Number = step.value
-        rounding: Rounding = "error"
-    else:
-        # A set-point is calculated, so it is hardly ever a multiple of the register's step.
-        value, rounding = power_kw if power_kw is not None else 0, "nearest"
-    address, words = _plan(profile, step.point, value, rounding)
+        return step.value
+    return power_kw if power_kw is not None else 0
+
+
+def _needs_factor(profile: Profile, name: str, value: Number) -> bool:
+    # Zero is zero whatever the factor, so a stop does not depend on it.
+    point = profile.points[name]
+    return point.is_scaled and (value != 0 or point.offset != 0)
+
+
+def _step(profile: Profile, step: Step, power_kw: float | None, factors: Factors) -> Written:
+    value = _value(step, power_kw)
+    # A set-point is calculated, so it is hardly ever a multiple of the register's step.
+    rounding: Rounding = "error" if isinstance(step.value, Decimal) else "nearest"
+    address, words = _plan(profile, step.point, value, rounding, factors)
     return Written(step.point, float(value), address, words)
 
 
-def _plan(profile: Profile, name: str, value: Number, rounding: Rounding) -> tuple[int, list[int]]:
-    point = profile.points.get(name)
-    if point is None:
-        raise RequestError(f"profile {profile.name} has no point {name!r}")
-    if point.table is not Table.HOLDING or point.mask is not None or point.bit is not None:
+def _plan(
+    profile: Profile, name: str, value: Number, rounding: Rounding, factors: Factors
+) -> tuple[int, list[int]]:
+    _known(profile, name)
+    point = profile.points[name]
+    if not point.is_writable:
         raise RequestError(f"{name} of profile {profile.name} is not a whole holding register")
+    if point.model:
+        raise RequestError(
+            f"{name} of profile {profile.name} lies in a SunSpec model: ask the device where, with `concrete`"
+        )
+    factor = Decimal(1)
+    if _needs_factor(profile, name, value):
+        if name not in factors:
+            raise RequestError(
+                f"{name} of profile {profile.name} has a scale factor: read it, and pass it on"
+            )
+        found = factors[name]
+        if found is None:
+            raise RequestError(f"{name}: the device does not say its scale factor, so nothing can be written")
+        factor = found
     try:
-        return point.address, encode(value, point.encoding, rounding)
+        return point.address, encode(value, scaled_encoding(point, factor), rounding)
     except CodecError as error:
         raise RequestError(f"{name}: {error}") from None
+
+
+async def _read_words(
+    client: StrictClient, unit: int, profile: Profile, names: Sequence[str]
+) -> dict[str, list[int]]:
+    """Return the registers of some points, with one request for those that share a telemetry block."""
+    found: dict[str, list[int]] = {}
+    for span in _spans(profile, names):
+        words = await client.read(unit, span.table, span.address, span.count)
+        found |= _cut(profile, span, words)
+    return {name: found[name] for name in names}
+
+
+def _spans(profile: Profile, names: Sequence[str]) -> Iterator[Block]:
+    left = list(names)
+    while left:
+        point = profile.points[left[0]]
+        block = next((block for block in profile.telemetry.blocks if block.holds(point)), None)
+        # Between two points of a block lies nothing that cannot be read; elsewhere there may be a hole.
+        near = [name for name in left if block and block.holds(profile.points[name])] or left[:1]
+        points = [profile.points[name] for name in near]
+        first = min(point.address for point in points)
+        last = max(point.address + point.count for point in points)
+        yield Block(table=point.table, address=first, count=last - first)
+        left = [name for name in left if name not in near]
+
+
+def _cut(profile: Profile, block: Block, words: Sequence[int]) -> dict[str, list[int]]:
+    """Return the registers of each point that lies in a block of which these are the words."""
+    return {
+        name: list(words[point.address - block.address : point.address - block.address + point.count])
+        for name, point in profile.points.items()
+        if block.holds(point)
+    }
+
+
+def _known(profile: Profile, name: str) -> None:
+    if name not in profile.points:
+        raise RequestError(f"profile {profile.name} has no point {name!r}")
 
 
 def _check_power(profile: Profile, power_kw: float) -> None:
@@ -146,7 +260,3 @@ def _check_power(profile: Profile, power_kw: float) -> None:
     if limits is None or not limits.min_power_kw <= power_kw <= limits.max_power_kw:
         bounds = f"{limits.min_power_kw:g} to {limits.max_power_kw:g} kW" if limits else "none"
         raise RequestError(f"{power_kw} kW is outside the limits of profile {profile.name} ({bounds})")
-
-
-def _number(value: Decimal | int | float | None) -> int | float | None:
-    return float(value) if isinstance(value, Decimal) else value

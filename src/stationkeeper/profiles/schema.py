@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -71,7 +72,7 @@ class Profile(Strict):
     min_request_gap_ms: int = Field(default=0, ge=0)
     apply_latency_s: float = Field(default=0, ge=0)
 
-    @property
+    @cached_property
     def addresses_models(self) -> bool:
         """True when points are addressed by SunSpec model, so a device has to be asked where they lie."""
         return any(point.model for point in self.points.values())
