@@ -8,11 +8,9 @@ import itertools
 import random
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
-from pymodbus.server import ModbusTcpServer
+from modbus_servers import Answer, mbpoll, pymodbus_server, raw_server, run
 
 from stationkeeper.modbus.client import StrictClient, Table
 from stationkeeper.modbus.errors import (
@@ -24,59 +22,6 @@ from stationkeeper.modbus.errors import (
     RequestError,
 )
 from stationkeeper.modbus.outcome import Outcome
-
-Answer = Callable[[bytes], bytes | None]
-
-
-@contextlib.asynccontextmanager
-async def pymodbus_server() -> AsyncIterator[int]:
-    """A server that this repository did not write; yields its port."""
-    bits = [False] * 100
-    bits[0] = bits[8] = bits[9] = True
-    device = ModbusDeviceContext(
-        co=ModbusSequentialDataBlock(1, bits),
-        di=ModbusSequentialDataBlock(1, bits),
-        hr=ModbusSequentialDataBlock(1, list(range(100))),
-        ir=ModbusSequentialDataBlock(1, list(range(1000, 1100))),
-    )
-    server = ModbusTcpServer(ModbusServerContext(devices={1: device}, single=False), address=("127.0.0.1", 0))
-    task = asyncio.create_task(server.serve_forever())
-    while not server.transport:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.transport.sockets[0].getsockname()[1]
-    finally:
-        await server.shutdown()
-        await task
-
-
-@contextlib.asynccontextmanager
-async def raw_server(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that answers whatever `answer` makes of a request; None closes. Yields port and requests."""
-    requests: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                header = await reader.readexactly(6)
-                request = header + await reader.readexactly(int.from_bytes(header[4:6], "big"))
-                requests.append(request)
-                reply = answer(request)
-                if reply is None:
-                    break
-                writer.write(reply)
-                await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], requests
-    finally:
-        server.close()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def good_read(request: bytes) -> bytes:
@@ -97,8 +42,18 @@ def test_reads_and_writes_a_pymodbus_server() -> None:
             assert await client.read(1, "input", 0, 125 - 25) == list(range(1000, 1100))
             await client.write(1, 10, [0xFFFF])
             await client.write(1, 11, [1, 2, 3])
+            await client.write(1, 20, [7], function=16)
+            await client.mask_write(1, 18, 0xFFF0, 0x0005)
+            await client.write_coils(1, 20, [1])
+            await client.write_coils(1, 30, [1, 0, 1, 0, 0, 0, 0, 0, 1, 1])
             assert await client.read(1, Table.HOLDING, 9, 6) == [9, 0xFFFF, 1, 2, 3, 14]
+            assert await client.read(1, Table.COIL, 30, 10) == [1, 0, 1, 0, 0, 0, 0, 0, 1, 1]
             await client.close()
+            where = ("-m", "tcp", "-p", str(port), "-a", "1")
+            registers = await asyncio.to_thread(mbpoll, *where, "-r", "10", "-c", "11", "127.0.0.1")
+            assert [registers[n] & 0xFFFF for n in (10, 11, 12, 13, 18, 20)] == [0xFFFF, 1, 2, 3, 0x15, 7]
+            coils = await asyncio.to_thread(mbpoll, *where, "-t", "0", "-r", "20", "-c", "20", "127.0.0.1")
+            assert [n for n, value in coils.items() if value] == [20, 30, 32, 38, 39]
 
     run(test)
 
