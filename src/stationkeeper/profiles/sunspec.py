@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
 
 from stationkeeper.modbus.client import StrictClient, Table
 from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError
@@ -129,8 +132,8 @@ def resolve(profile: Profile, models: Sequence[Model]) -> Profile:
     """
     points = {name: _place(profile, name, point, models) for name, point in profile.points.items()}
     blocks = [_place_block(profile, block, models) for block in profile.telemetry.blocks]
-    telemetry = Telemetry(**dict(blocks[0]), more=blocks[1:], points=profile.telemetry.points)
-    return Profile.model_validate({**dict(profile), "points": points, "telemetry": telemetry})
+    telemetry = Telemetry(**_fields(blocks[0]), more=blocks[1:], points=profile.telemetry.points)
+    return Profile.model_validate({**_fields(profile), "points": points, "telemetry": telemetry})
 
 
 def _place(profile: Profile, name: str, point: Point, models: Sequence[Model]) -> Point:
@@ -144,7 +147,9 @@ def _place(profile: Profile, name: str, point: Point, models: Sequence[Model]) -
         )
     place = {"model": [], "address": model.address + point.address}
     # Without its model, a point keeps SunSpec's value for "not implemented" only when it is spelt out.
-    return Point.model_validate({**dict(point), **place, "not_implemented": point.encoding.not_implemented})
+    return Point.model_validate(
+        {**_fields(point), **place, "not_implemented": point.encoding.not_implemented}
+    )
 
 
 def _place_block(profile: Profile, block: Block, models: Sequence[Model]) -> Block:
@@ -166,3 +171,8 @@ def _choose(profile: Profile, numbers: Sequence[int], models: Sequence[Model]) -
     raise SunSpecError(
         f"profile {profile.name} needs SunSpec model {wanted}; this device has {has or 'none'}"
     )
+
+
+def _fields(part: BaseModel) -> dict[str, Any]:
+    # Not dict(part): that has what was calculated from the fields, too.
+    return {name: getattr(part, name) for name in type(part).model_fields}
