@@ -30,9 +30,11 @@ from stationkeeper.profiles import (
 )
 from stationkeeper.simulator import command
 from stationkeeper.simulator.config import ConfigError, SimulatorConfig, Station, load_config
+from stationkeeper.simulator.device import DeviceException
 from stationkeeper.simulator.served_log import ServedLog
 from stationkeeper.simulator.server import SimulatorServer
 
+DATA = Path(command.__file__).parents[1] / "profiles/data"
 BATTERY, METER = load_profile("generic_battery"), load_profile("generic_meter")
 DEVICES: list[dict[str, Any]] = [
     {"unit": 2, "name": "meter", "profile": "generic_meter", "meter_of": "battery"},
@@ -245,17 +247,38 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-def test_profiles_of_the_site_are_found_and_unknown_points_refused(tmp_path: Path) -> None:
-    profile = yaml.safe_load(
-        (Path(command.__file__).parents[1] / "profiles/data/generic_meter.yaml").read_text()
+def test_points_that_the_physics_do_not_know_keep_what_is_given_and_written(tmp_path: Path) -> None:
+    profile = yaml.safe_load((DATA / "generic_battery.yaml").read_text()) | {"name": "other_battery"}
+    profile["points"] |= {
+        "colour": {"table": "input", "address": 90, "type": "uint16"},
+        "mode": {"table": "holding", "address": 90, "type": "uint16"},
+        "secret": {"table": "holding", "address": 91, "type": "uint16"},
+    }
+    profile["write_only"] = ["secret"]
+    (tmp_path / "other_battery.yaml").write_text(yaml.safe_dump(profile))
+    config = SimulatorConfig.model_validate(
+        content(
+            tmp_path,
+            devices=[DEVICES[1] | {"profile": "other_battery", "values": {"colour": 7, "mode": 2}}],
+            profile_path=[str(tmp_path)],
+        )
     )
-    profile["name"] = "other_meter"
-    profile["points"]["colour"] = {"table": "input", "address": 90, "type": "uint16"}
-    (tmp_path / "other_meter.yaml").write_text(yaml.safe_dump(profile))
-    devices = [DEVICES[0] | {"profile": "other_meter"}, DEVICES[1]]
-    config = SimulatorConfig.model_validate(content(tmp_path, devices=devices, profile_path=[str(tmp_path)]))
-    with pytest.raises(ConfigError, match="no value for point 'colour'"):
-        Station(config)
+    device = Station(config).devices[1]
+    assert device.read(Table.INPUT, 90, 1) == [7]
+    assert device.read(Table.HOLDING, 90, 1) == [2]
+    device.write(Table.HOLDING, 90, [5, 6])
+    assert device.read(Table.HOLDING, 90, 1) == [5]
+    with pytest.raises(DeviceException) as caught:
+        device.read(Table.HOLDING, 91, 1)
+    assert caught.value.code == 2
+    device.reboot()
+    assert device.read(Table.HOLDING, 90, 1) == [2]
+    with pytest.raises(ConfigError, match="values: 'power_kw' is no point of profile generic_battery"):
+        Station(
+            SimulatorConfig.model_validate(
+                content(tmp_path, devices=[DEVICES[1] | {"values": {"power_kw": 7}}])
+            )
+        )
 
 
 def test_heartbeats_of_a_later_run_are_higher() -> None:

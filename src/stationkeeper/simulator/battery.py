@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from stationkeeper.simulator.exceptions import WriteRefusedError
+
 Fallback = Literal["zero", "hold_last", "autonomous", "trip"]
+FedBy = Literal["any_message", "any_write", "register_write"]
 
 STOP, START = 0, 1
 STATUS_STOPPED, STATUS_STANDBY, STATUS_DISCHARGING, STATUS_CHARGING, STATUS_FALLBACK = range(5)
 ALARM_WATCHDOG, ALARM_OVER_TEMPERATURE = 1, 2
 
 _OVER_TEMPERATURE_C = 55.0
+_DERATING_C = (50.0, 60.0)
 _HEATING_C_PER_RATING = 15.0
 _THERMAL_TIME_CONSTANT_S = 1800.0
-
-
-class WriteRefusedError(ValueError):
-    """A value that the device does not accept (Modbus exception 3)."""
 
 
 class Grid:
@@ -51,6 +51,7 @@ class BatterySettings:
     ramp_kw_per_s: float
     watchdog_timeout_s: int
     fallback: Fallback
+    fed_by: FedBy = "register_write"
     charge_efficiency: float = 0.96
     discharge_efficiency: float = 0.96
     ambient_c: float = 20.0
@@ -73,10 +74,14 @@ class Battery:
         self.power_kw = 0.0
         self._command_kw = 0.0
         self._operating = START
+        self._enabled = True
         self._controller_heartbeat = 0
         self._watchdog_timeout_s = settings.watchdog_timeout_s
         self._since_fed_s = 0.0
         self._time_s = 0.0
+        # What its management allows, in percent, and a temperature that it is held at.
+        self.soe_limits_percent = (0.0, 100.0)
+        self.held_temperature_c: float | None = None
 
     def step(self, dt_s: float) -> None:
         """Advance by `dt_s` seconds; the grid and the meter are stepped by their owner."""
@@ -85,7 +90,7 @@ class Battery:
         if self._expired:
             self._fall_back()
         ramp = self.settings.ramp_kw_per_s * dt_s
-        self._ac_kw += min(ramp, max(-ramp, self._setpoint_kw - self._ac_kw))
+        self._ac_kw += min(ramp, max(-ramp, self._allowed_kw() - self._ac_kw))
         noise = self._random.uniform(-self.settings.noise_kw, self.settings.noise_kw)
         if self._operating == STOP:
             # The contactor is open: no ramp, and not even noise.
@@ -94,6 +99,8 @@ class Battery:
         heat = _HEATING_C_PER_RATING * abs(self.power_kw) / self.settings.rating_kw
         towards = self.settings.ambient_c + heat
         self._temperature_c += (towards - self._temperature_c) * min(1.0, dt_s / _THERMAL_TIME_CONSTANT_S)
+        if self.held_temperature_c is not None:
+            self._temperature_c = self.held_temperature_c
 
     def values(self) -> Mapping[str, float]:
         """Return every value that a profile may map to a register, by its point name."""
@@ -115,6 +122,7 @@ class Battery:
             "operating_enable": self._operating,
             "controller_heartbeat": self._controller_heartbeat,
             "watchdog_timeout_s": self._watchdog_timeout_s,
+            "watchdog_remaining_s": max(0.0, self._watchdog_timeout_s - self._since_fed_s),
         }
 
     def check(self, name: str, value: float) -> None:
@@ -128,6 +136,8 @@ class Battery:
         """Take a command that `check` has passed."""
         if name == "power_command_kw":
             self._command_kw = value
+        elif name == "enabled":
+            self._enabled = bool(value)
         elif name in ("operating_command", "operating_enable"):
             if self._operating == STOP and value == START:
                 # A start never replays an old set-point.
@@ -138,8 +148,23 @@ class Battery:
         elif name == "controller_heartbeat":
             # Only a counter that moves proves a controller that lives.
             if int(value) != self._controller_heartbeat:
-                self._since_fed_s = 0.0
+                self.heard("feed")
             self._controller_heartbeat = int(value)
+
+    def heard(self, what: Literal["message", "write", "feed"]) -> None:
+        """Know that a controller lives: it sent any message, any write, or wrote the watchdog's register."""
+        if {"message": "any_message", "write": "any_write", "feed": "register_write"}[
+            what
+        ] == self.settings.fed_by:
+            self._since_fed_s = 0.0
+
+    def reboot(self) -> None:
+        """Forget every command: in operation at 0 kW, as after the first start. Energy and time go on."""
+        self._command_kw = self._ac_kw = self.power_kw = 0.0
+        self._operating, self._enabled = START, True
+        self._controller_heartbeat = 0
+        self._watchdog_timeout_s = self.settings.watchdog_timeout_s
+        self._since_fed_s = 0.0
 
     @property
     def _expired(self) -> bool:
@@ -153,7 +178,17 @@ class Battery:
         if self._expired and self.settings.fallback == "autonomous":
             # Self-consumption as seen from outside: power that nobody here has asked for.
             return round(0.2 * self.settings.rating_kw * math.sin(self._time_s / 60 + 1), 3)
-        return self._command_kw
+        return self._command_kw if self._enabled else 0.0
+
+    def _allowed_kw(self) -> float:
+        """Power that the battery heads for: its set-point, within rating, temperature and state of energy."""
+        cool, hot = _DERATING_C
+        derating = min(1.0, max(0.0, (hot - self._temperature_c) / (hot - cool)))
+        limit = self.settings.rating_kw * derating
+        low, high = self.soe_limits_percent
+        soe = 100 * self._energy_kwh / self.settings.capacity_kwh
+        lowest, highest = (0.0 if soe >= high else -limit), (0.0 if soe <= low else limit)
+        return min(highest, max(lowest, self._setpoint_kw))
 
     @property
     def _status(self) -> int:

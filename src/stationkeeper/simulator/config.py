@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stationkeeper.profiles.load import load_profile
 from stationkeeper.profiles.schema import Profile
-from stationkeeper.simulator.battery import Battery, BatterySettings, Fallback, Grid
+from stationkeeper.simulator.battery import Battery, BatterySettings, Fallback, FedBy, Grid
 from stationkeeper.simulator.device import SimulatedDevice
 from stationkeeper.simulator.meter import Meter
 
@@ -38,6 +38,7 @@ class WatchdogSettings(_Strict):
     """Deviations from the profile's watchdog; `timeout_s` 0 switches it off."""
 
     timeout_s: int | None = Field(default=None, ge=0, le=65535)
+    fed_by: FedBy | None = None
     fallback: Fallback | None = None
 
 
@@ -48,6 +49,7 @@ class _Device(_Strict):
     seed: int = 0
     noise_kw: float | None = Field(default=None, ge=0)
     rating_kw: float | None = Field(default=None, gt=0)
+    values: dict[str, float] = Field(default_factory=dict)
 
 
 class BatteryDevice(_Device):
@@ -123,12 +125,16 @@ class Station:
                 source = _meter(device, profile, self._batteries[device.meter_of])
                 self._meters.append(source)
             try:
-                self.devices[device.unit] = SimulatedDevice(device.name, profile, source, heartbeat)
+                self.devices[device.unit] = SimulatedDevice(
+                    device.name, profile, source, heartbeat, device.values
+                )
             except ValueError as error:
                 raise ConfigError(f"device {device.name}: {error}") from None
 
     def step(self, dt_s: float) -> None:
         """Advance everything by `dt_s` seconds."""
+        for device in self.devices.values():
+            device.step(dt_s)
         for battery in self._batteries.values():
             battery.grid.step(dt_s)
             battery.step(dt_s)
@@ -168,6 +174,7 @@ def _battery(device: BatteryDevice, profile: Profile) -> Battery:
         noise_kw=_noise(device, profile, _BATTERY_NOISE),
         ramp_kw_per_s=device.ramp_kw_per_s or rating_kw / 2,
         watchdog_timeout_s=timeout_s,
+        fed_by=device.watchdog.fed_by or (watchdog.fed_by if watchdog else "register_write"),
         fallback=device.watchdog.fallback or (watchdog.fallback if watchdog else "hold_last"),
     )
     return Battery(settings, Grid(device.seed), device.seed)

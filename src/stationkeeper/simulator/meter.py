@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Literal
 
-from stationkeeper.simulator.battery import Battery, WriteRefusedError
+from stationkeeper.simulator.battery import Battery
+from stationkeeper.simulator.exceptions import WriteRefusedError
 
 
 class Meter:
@@ -45,3 +47,9 @@ class Meter:
     def write(self, name: str, value: float) -> None:
         """Never called, because `check` refuses."""
         self.check(name, value)
+
+    def heard(self, what: Literal["message", "write", "feed"]) -> None:
+        """Do nothing: a meter has no watchdog."""
+
+    def reboot(self) -> None:
+        """Do nothing: a meter has no commands to forget, and its counters are kept."""

@@ -1,4 +1,4 @@
-"""Modbus TCP server for simulated devices.
+"""Modbus server for simulated devices: TCP, RTU over TCP and RTU on a serial line, with faults on demand.
 
 An own small server rather than pymodbus's: the wire faults that a fleet must survive (torn, late, short or
 foreign answers) happen at the level of frames, which a library rightly does not let one spoil; and
@@ -7,163 +7,162 @@ pymodbus's server lets a multi-register write change half of a 32-bit value.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import struct
+from collections import Counter, deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from stationkeeper.modbus.client import Table
-from stationkeeper.simulator.device import (
-    ILLEGAL_ADDRESS,
-    ILLEGAL_FUNCTION,
-    ILLEGAL_VALUE,
-    TARGET_SILENT,
-    DeviceException,
-    SimulatedDevice,
-)
+from stationkeeper.simulator.battery import Battery
+from stationkeeper.simulator.device import SimulatedDevice
+from stationkeeper.simulator.exchange import SECOND_MASTER, Exchange, Reply
+from stationkeeper.simulator.faults import ActiveFault, Fault, FaultError, Faults
+from stationkeeper.simulator.listeners import Listeners
+from stationkeeper.simulator.protocol import WRITE_FUNCTIONS
 from stationkeeper.simulator.served_log import ServedLog
 
-_READ_TABLES = {1: Table.COIL, 2: Table.DISCRETE, 3: Table.HOLDING, 4: Table.INPUT}
-_WRITE_TABLES = {5: Table.COIL, 6: Table.HOLDING, 15: Table.COIL, 16: Table.HOLDING}
-_COIL_ON, _COIL_OFF = 0xFF00, 0x0000
+_BATTERY_FAULTS = ("second_master", "soe_limit", "temperature")
+_RECENT = 1000
 
 
 class SimulatorServer:
-    """Serves devices by unit id on one address; every request is logged with its answer."""
+    """Serves devices by unit id; every request is logged with its answer.
+
+    `faults` may be set and cleared at any time, from any thread.
+    """
 
     def __init__(self, devices: Mapping[int, SimulatedDevice], log: ServedLog | None = None) -> None:
-        self._devices = devices
+        self.devices = devices
+        self.faults = Faults(self._check, self._changed)
         self._log = log
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
+        self._writes: Counter[int] = Counter()
+        # Seconds since a second master's last write or a reboot's begin, by the fault's number and unit.
+        self._elapsed_s: dict[tuple[int, int], float] = {}
+        self._stale: bytes | None = None
+        self._listeners = Listeners(self.exchange)
+        for unit, device in devices.items():
+            device.states = partial(self.faults.states, unit)
+            device.on_step = partial(self._stepped, unit)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen and return the port (which the system chooses for port 0). Raises `OSError`."""
-        self._server = await asyncio.start_server(self._serve, host, port)
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+    async def start(self, host: str, port: int, *, rtu: bool = False) -> int:
+        """Listen (for RTU frames, if so) and return the port, which the system chooses for 0.
+
+        May be called several times; all serve the same devices. Raises `OSError`.
+        """
+        return await self._listeners.start(host, port, "rtu_over_tcp" if rtu else "tcp")
+
+    async def start_serial(self) -> str:
+        """Serve RTU on a new pseudo-terminal and return its path, which a client opens as a serial line."""
+        return await self._listeners.start_serial()
 
     async def close(self) -> None:
         """Stop listening and close all connections."""
-        if self._server is not None:
-            self._server.close()
-        for writer in list(self._connections):
-            writer.close()
-        # Closed connections end their handlers in the next turns of the loop.
-        while self._connections:
-            await asyncio.sleep(0)
+        await self._listeners.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
-        client = "{}:{}".format(*writer.get_extra_info("peername")[:2])
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    transaction, protocol, length, unit = struct.unpack(">HHHB", await reader.readexactly(7))
-                    if protocol != 0 or not 2 <= length <= 254:
-                        break
-                    answer = self.answer(client, unit, await reader.readexactly(length - 1))
-                    writer.write(struct.pack(">HHHB", transaction, 0, len(answer) + 1, unit) + answer)
-                    await writer.drain()
-        finally:
-            self._connections.discard(writer)
-            writer.close()
+    def writes(self, unit: int | None = None) -> int:
+        """Return how many write PDUs have arrived, refused ones too, but not the fault second_master's."""
+        return sum(self._writes.values()) if unit is None else self._writes[unit]
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Return the last 1000 entries of the served log."""
+        return list(self._recent)
 
     def answer(self, client: str, unit: int, pdu: bytes) -> bytes:
-        """Return the answer's PDU and log it; `client` is `ip:port`. Any bytes have an answer."""
-        device = self._devices.get(unit)
-        entry: dict[str, Any] = {
-            "client": client,
-            "unit": unit,
-            "device": device.name if device else None,
-            "function": pdu[0],
-        }
-        try:
-            if device is None:
-                raise DeviceException(TARGET_SILENT)
-            answer = _execute(device, pdu, entry)
-        except DeviceException as exception:
-            entry["exception"] = exception.code
-            answer = bytes([pdu[0] | 0x80, exception.code])
+        """Return the answer's PDU and log it; `client` is `ip:port`. Empty where there is no answer."""
+        return self.exchange(client, unit, pdu).pdu or b""
+
+    def exchange(self, client: str, unit: int, pdu: bytes) -> Reply:
+        """Take a request, log it, and return what becomes of it. Any bytes are taken."""
+        done = Exchange(self.devices, self.faults, client, unit, pdu)
+        self._go_stale(done)
+        if pdu[0] in WRITE_FUNCTIONS and client != SECOND_MASTER:
+            self._writes[unit] += 1
+        self._recent.append({"at": datetime.now(UTC).isoformat(timespec="microseconds"), **done.entry})
         if self._log is not None:
-            self._log.append(entry)
-        return answer
+            self._log.append(done.entry)
+        return done.reply
 
+    def _go_stale(self, done: Exchange) -> None:
+        """Give a request the answer that an earlier one should have had, and keep its own, by the fault."""
+        own, stale = done.reply.pdu, self._stale
+        keeps = done.reply.fault is not None and done.reply.fault.kind == "stale_answer"
+        if own is None or (stale is None and not keeps):
+            return
+        self._stale = own if keeps else None
+        done.answer_instead(stale)
 
-def _execute(device: SimulatedDevice, pdu: bytes, entry: dict[str, Any]) -> bytes:
-    function = pdu[0]
-    if function in _READ_TABLES:
-        address, count = _fields(pdu, 5, ">HH")
-        return _read(device, function, address, count, entry)
-    if function in (5, 6):
-        address, value = _fields(pdu, 5, ">HH")
-        if function == 5 and value not in (_COIL_ON, _COIL_OFF):
-            raise DeviceException(ILLEGAL_VALUE)
-        words = [int(value == _COIL_ON)] if function == 5 else [value]
-        _write(device, _WRITE_TABLES[function], address, words, entry)
-        return pdu[:5]
-    if function in (15, 16):
-        address, count, size = _fields(pdu, 6, ">HHB", exact=False)
-        words = _bits(pdu[6:], count, size) if function == 15 else _words(pdu[6:], count, size)
-        _write(device, _WRITE_TABLES[function], address, words, entry)
-        return pdu[:5]
-    if function == 22:
-        address, and_mask, or_mask = _fields(pdu, 7, ">HHH")
-        current = device.read(Table.HOLDING, address, 1)[0]
-        _write(device, Table.HOLDING, address, [(current & and_mask) | (or_mask & ~and_mask & 0xFFFF)], entry)
-        return pdu
-    if function == 23:
-        address, count, to_address, to_count, size = _fields(pdu, 10, ">HHHHB", exact=False)
-        words = _words(pdu[10:], to_count, size)
-        _write(device, Table.HOLDING, to_address, words, entry)
-        entry["written_address"] = to_address
-        return bytes([23]) + _read(device, 3, address, count, entry)[1:]
-    raise DeviceException(ILLEGAL_FUNCTION)
+    def _check(self, fault: Fault) -> None:
+        if fault.unit is not None and fault.unit not in self.devices:
+            units = ", ".join(map(str, self.devices))
+            raise FaultError(f"fault {fault.kind}: no unit {fault.unit} here; units are {units}")
+        devices = [device for unit, device in self.devices.items() if fault.unit in (None, unit)]
+        for device in devices:
+            if fault.point is not None and fault.point not in device.profile.points:
+                points = ", ".join(device.profile.points)
+                raise FaultError(
+                    f"fault {fault.kind}: {device.name} has no point {fault.point!r}; points are {points}"
+                )
+        if fault.kind in _BATTERY_FAULTS and not any(isinstance(d.source, Battery) for d in devices):
+            raise FaultError(f"fault {fault.kind} is for batteries, and unit {fault.unit} is none")
 
+    def _changed(self, active: ActiveFault | None) -> None:
+        self._listeners.on_loop(partial(self._apply, active))
 
-def _read(device: SimulatedDevice, function: int, address: int, count: int, entry: dict[str, Any]) -> bytes:
-    table = _READ_TABLES[function]
-    entry |= {"address": address, "count": count}
-    _check_range(address, count, 2000 if table.is_bits else 125)
-    words = device.read(table, address, count)
-    entry["words"] = words
-    if not table.is_bits:
-        return struct.pack(f">BB{count}H", function, count * 2, *words)
-    packed = bytearray((count + 7) // 8)
-    for number, bit in enumerate(words):
-        packed[number // 8] |= bit << number % 8
-    return bytes([function, len(packed)]) + bytes(packed)
+    def _apply(self, active: ActiveFault | None) -> None:
+        kinds = {entry.fault.kind: entry.fault for entry in self.faults.active()}
+        limit = kinds.get("connection_limit")
+        self._listeners.restrict(
+            limit=None if limit is None else int(1 if limit.value is None else limit.value),
+            refuse="refuse_connections" in kinds,
+        )
+        if active is None:
+            self._stale = None
+        if active is not None and active.fault.kind == "reboot":
+            for unit, device in self.devices.items():
+                if active.fault.unit in (None, unit):
+                    device.reboot()
+            self._listeners.drop_connections()
+            if not active.fault.seconds:
+                self.faults.clear(number=active.number)
 
+    def _stepped(self, unit: int, dt_s: float) -> None:
+        device = self.devices[unit]
+        low, high, temperature_c = 0.0, 100.0, None
+        for active in self.faults.active():
+            fault = active.fault
+            if fault.unit not in (None, unit):
+                continue
+            if fault.kind == "second_master":
+                self._write_as_second_master(unit, device, active, dt_s)
+            elif fault.kind == "reboot" and self._elapsed(active, unit, dt_s) >= (fault.seconds or 0):
+                self.faults.clear(number=active.number)
+            elif fault.kind == "soe_limit":
+                low, high = fault.low or 0.0, 100.0 if fault.high is None else fault.high
+            elif fault.kind == "temperature":
+                temperature_c = fault.value
+        if isinstance(device.source, Battery):
+            device.source.soe_limits_percent = (low, high)
+            device.source.held_temperature_c = temperature_c
 
-def _write(
-    device: SimulatedDevice, table: Table, address: int, words: list[int], entry: dict[str, Any]
-) -> None:
-    entry |= {"address": address, "written": words}
-    _check_range(address, len(words), 1968 if table.is_bits else 123)
-    device.write(table, address, words)
+    def _write_as_second_master(
+        self, unit: int, device: SimulatedDevice, active: ActiveFault, dt_s: float
+    ) -> None:
+        key = (active.number, unit)
+        period_s = 1.0 if active.fault.seconds is None else active.fault.seconds
+        if key in self._elapsed_s and self._elapsed(active, unit, dt_s) < period_s:
+            return
+        self._elapsed_s[key] = 0.0
+        for address, words in device.set_power(active.fault.value or 0):
+            pdu = (
+                struct.pack(">BHH", 6, address, *words)
+                if len(words) == 1
+                else struct.pack(f">BHHB{len(words)}H", 16, address, len(words), 2 * len(words), *words)
+            )
+            self.exchange(SECOND_MASTER, unit, pdu)
 
-
-def _check_range(address: int, count: int, limit: int) -> None:
-    if not 1 <= count <= limit:
-        raise DeviceException(ILLEGAL_VALUE)
-    if address + count > 0x10000:
-        raise DeviceException(ILLEGAL_ADDRESS)
-
-
-def _fields(pdu: bytes, size: int, layout: str, *, exact: bool = True) -> tuple[int, ...]:
-    if len(pdu) < size or (exact and len(pdu) != size):
-        raise DeviceException(ILLEGAL_VALUE)
-    return struct.unpack(layout, pdu[1:size])
-
-
-def _words(data: bytes, count: int, size: int) -> list[int]:
-    if size != count * 2 or len(data) != size:
-        raise DeviceException(ILLEGAL_VALUE)
-    return list(struct.unpack(f">{count}H", data))
-
-
-def _bits(data: bytes, count: int, size: int) -> list[int]:
-    if size != (count + 7) // 8 or len(data) != size:
-        raise DeviceException(ILLEGAL_VALUE)
-    return [data[number // 8] >> number % 8 & 1 for number in range(count)]
+    def _elapsed(self, active: ActiveFault, unit: int, dt_s: float) -> float:
+        key = (active.number, unit)
+        self._elapsed_s[key] = self._elapsed_s.get(key, 0.0) + dt_s
+        return self._elapsed_s[key]
