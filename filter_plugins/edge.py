@@ -1,4 +1,8 @@
-"""Jinja filters for stations: their devices in the forms that programs and runbooks want."""
+"""Jinja filters for stations: their devices in the forms that programs and runbooks want.
+
+Every worker process of Ansible loads this file, hardly any calls a filter: so the parts of the package that
+take long to load (the profiles' schema) are imported where they are used.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from stationkeeper.station import declared, stopping
+    import stationkeeper  # noqa: F401 (only to say at once how to install it)
 except ImportError as error:
     raise ImportError(
         f"{error}: install the package on the control node with `make setup` (pip install -e .)"
@@ -19,6 +23,8 @@ def edge_controller_devices(
     devices: Sequence[Mapping[str, Any]], system: str, site: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the devices of the controller's configuration."""
+    from stationkeeper.station import declared
+
     try:
         return declared.controller_devices(devices, system, site)
     except ValueError as error:
@@ -29,6 +35,8 @@ def edge_simulator_devices(
     devices: Sequence[Mapping[str, Any]], initial_soe_percent: float
 ) -> list[dict[str, Any]]:
     """Return the devices of the simulator's configuration."""
+    from stationkeeper.station import declared
+
     try:
         return declared.simulator_devices(devices, initial_soe_percent)
     except ValueError as error:
@@ -51,6 +59,8 @@ def edge_health_checks(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dic
 
 def edge_stop_plan(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, Any]:
     """Return the ``devices`` to stop, and ``problems`` of the stations that nothing can be written to."""
+    from stationkeeper.station import stopping
+
     stations = {host: hostvars[host].get("station_devices") or [] for host in hosts}
     devices, problems = stopping.all_stop_targets(stations)
     return {"devices": devices, "problems": problems}
@@ -66,8 +76,20 @@ def edge_stop_result(
     check_mode: bool,
 ) -> dict[str, Any]:
     """Return the runbook's result of one station from its latch and what its devices did."""
+    from stationkeeper.station import stopping
+
     own = [result for result in results if result["station"] == station]
     return stopping.judge(own, latch, problem, contact, check_mode=check_mode)
+
+
+def edge_stop_bundle(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the stations of a stop bundle: batteries, ssh settings and contact, and no secret."""
+    from stationkeeper.stopping import bundle
+
+    try:
+        return {host: bundle.station_entry(host, hostvars[host]) for host in hosts}
+    except bundle.BundleError as error:
+        raise AnsibleFilterError(f"edge_stop_bundle: {error}") from error
 
 
 class FilterModule:
@@ -79,6 +101,7 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
+            "edge_stop_bundle": edge_stop_bundle,
             "edge_stop_plan": edge_stop_plan,
             "edge_stop_result": edge_stop_result,
         }

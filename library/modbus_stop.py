@@ -182,6 +182,11 @@ results:
     verified_at:
       description: Time of it, UTC.
       type: str
+    expected_zero_by:
+      description: >-
+        When a device that nobody reaches stands at zero by its own dead-man, if its controller is silent or
+        latched; null for all others.
+      type: str
     threshold_kw:
       description: Measured power up to which it counts as zero.
       type: float

@@ -17,6 +17,7 @@ _COMMANDS: dict[str, str] = {
     "runbooks": "stationkeeper.runbooks.command",
     "gaps": "stationkeeper.telemetry.command",
     "secrets": "stationkeeper.secrets.command",
+    "stop": "stationkeeper.stopping.command",
 }
 
 

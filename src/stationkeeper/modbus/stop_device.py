@@ -12,7 +12,7 @@ from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError, Reque
 from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.modbus.stop_evidence import Criteria, Observation, Reading, SiteState, Verification
 from stationkeeper.modbus.stop_types import Endpoint, StopOptions, StopResult, Target
-from stationkeeper.modbus.stop_verdict import Facts, verdict, without_answer
+from stationkeeper.modbus.stop_verdict import Facts, fallback_s, verdict, without_answer
 from stationkeeper.profiles.access import Sample, Written, plan_recipe, read_points, read_sample
 from stationkeeper.profiles.schema import Profile, RecipeName
 
@@ -259,6 +259,9 @@ class DeviceStop:
         if state is SiteState.VERIFIED_ZERO and self._verification.last is not None:
             self.result.verified_s = self._verification.last.at_s
             self.result.verified_at = self._stamp(self._verification.last.at_s)
+        by_itself_s = fallback_s(self._profile)
+        if state is SiteState.UNREACHABLE_DEADMAN_PENDING and by_itself_s is not None:
+            self.result.expected_zero_by = self._stamp(self._now() + by_itself_s)
         proven = state in (SiteState.VERIFIED_ZERO, SiteState.READBACK_ONLY)
         self.result.changed = self._moved() or (bool(self.result.writes) and not proven)
         self._enter(state, message)
@@ -306,7 +309,8 @@ class DeviceStop:
     def _enter(self, state: SiteState, message: str = "") -> None:
         self.result.state, self.result.message = state, message
         if not self.result.history or self.result.history[-1]["state"] != state:
-            self.result.history.append({"at_s": round(self._now(), 3), "state": str(state)})
+            at_s = round(self._now(), 3)
+            self.result.history.append({"at_s": at_s, "at": self._stamp(at_s), "state": str(state)})
 
     def _now(self) -> float:
         return time.monotonic() - self._started

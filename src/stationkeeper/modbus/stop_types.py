@@ -56,7 +56,8 @@ class StopResult:
 
     `changed`: it did not stand at zero before, as far as the first look after the zero write can tell,
     or it is not proven to stand at zero now. `before` is that first look. `writes` are those that left (in
-    a dry run, would leave), `samples` and `errors` the last ones.
+    a dry run, would leave), `samples` and `errors` the last ones. `expected_zero_by` is when a device that
+    nobody reaches stands at zero by its own dead-man, if its controller is silent or latched.
     """
 
     station: str
@@ -70,6 +71,7 @@ class StopResult:
     first_write_at: str | None = None
     verified_s: float | None = None
     verified_at: str | None = None
+    expected_zero_by: str | None = None
     threshold_kw: float = 0.0
     setpoint_kw: float | None = None
     power_kw: float | None = None

@@ -7,6 +7,8 @@ from typing import Any
 
 VERIFIED_ZERO = "VERIFIED_ZERO"
 _STATUS = {"CONTENDED": "contended", "FAILED": "failed"}
+# Where the centre did not get through, the station's own bus may still be alive.
+_OUT_OF_REACH = ("UNREACHABLE_DEADMAN_PENDING", "UNKNOWN", "READBACK_ONLY")
 
 
 def stop_targets(station: str, devices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -59,6 +61,42 @@ def all_stop_targets(
         if not own:
             problems[station] = "the inventory declares no battery here"
     return targets, problems
+
+
+def needs_local_stop(results: Sequence[Mapping[str, Any]], latch: Mapping[str, Any]) -> bool:
+    """Whether the stop is to be run on the station itself: ssh works and Modbus from the centre does not."""
+    out_of_reach = any(str(result["state"]) in _OUT_OF_REACH for result in results)
+    return out_of_reach and not latch.get("unreachable", False)
+
+
+def with_local(results: Sequence[Mapping[str, Any]], local: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the results with those of the station's own stop in the place of what the centre could not tell.
+
+    ``local`` holds `devices`, results like the centre's, or `error`. What the centre saw is in `from_centre`.
+    """
+    own = {str(result["name"]): result for result in local.get("devices") or ()}
+    merged = []
+    for result in results:
+        mine = own.get(str(result["name"]))
+        if str(result["state"]) not in _OUT_OF_REACH:
+            merged.append(dict(result))
+        elif mine is None:
+            why = local.get("error") or "it does not know this device"
+            message = f"{result.get('message', '')}; on the station itself: {why}"
+            merged.append({**result, "message": message})
+        else:
+            merged.append(
+                {
+                    **mine,
+                    "station": result["station"],
+                    "changed": bool(result.get("changed")) or bool(mine.get("changed")),
+                    "first_write_s": result.get("first_write_s"),
+                    "first_write_at": result.get("first_write_at") or mine.get("first_write_at"),
+                    "message": f"{mine.get('message', '')} (on the station itself)",
+                    "from_centre": dict(result),
+                }
+            )
+    return merged
 
 
 def judge(
