@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import termios
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -160,6 +161,11 @@ class StrictConnection:
             client.close()
             raise ConnectionFailedError(
                 f"{self.endpoint}: no connection in {self._connect_timeout_s:g} s"
+            ) from None
+        except (termios.error, ValueError) as error:
+            client.close()
+            raise ConnectionFailedError(
+                f"{self.endpoint} does not take the settings {self._line}: {error}"
             ) from None
         except BaseException:
             client.close()
