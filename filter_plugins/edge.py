@@ -82,16 +82,6 @@ def edge_stop_result(
     return stopping.judge(own, latch, problem, contact, check_mode=check_mode)
 
 
-def edge_stop_bundle(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the stations of a stop bundle: batteries, ssh settings and contact, and no secret."""
-    from stationkeeper.stopping import bundle
-
-    try:
-        return {host: bundle.station_entry(host, hostvars[host]) for host in hosts}
-    except bundle.BundleError as error:
-        raise AnsibleFilterError(f"edge_stop_bundle: {error}") from error
-
-
 class FilterModule:
     """The filters by name."""
 
@@ -101,7 +91,6 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
-            "edge_stop_bundle": edge_stop_bundle,
             "edge_stop_plan": edge_stop_plan,
             "edge_stop_result": edge_stop_result,
         }
