@@ -9,9 +9,10 @@ module: device_registry
 short_description: Converge the device registry of a database to a list of devices
 description:
   - Inserts devices and updates name, profile, cadence, times and metadata in C(flux.mg_device_registry).
-  - Never deletes. An active device that the list does not name is reported as unlisted; give a device
-    C(active_to) to retire it.
-  - Refuses to change the type or the site of a device, and a name that belongs to another identifier.
+  - Never deletes what has a history. An active device that the list does not name is reported as unlisted;
+    give a device C(active_to) to retire it.
+  - Refuses to change the type or the site of a device, a name that belongs to another identifier, and a
+    device that is retired.
   - In check mode a database or table that does not exist yet counts as empty.
 options:
   devices:
@@ -19,6 +20,18 @@ options:
     type: list
     elements: dict
     required: true
+  state:
+    description:
+      - V(present) inserts and updates.
+      - V(absent) takes back rows that a failed run has just inserted. The database refuses a row that is
+        older than an hour, or retired.
+    type: str
+    choices: [present, absent]
+    default: present
+  complete:
+    description: Whether O(devices) is every device of the system, so that others are reported as unlisted.
+    type: bool
+    default: true
   database:
     description: Name of the database.
     type: str
@@ -39,6 +52,11 @@ options:
   password:
     description: Password, where the connection needs one.
     type: str
+  sslmode:
+    description: Mode of TLS as libpq understands it.
+    type: str
+    default: prefer
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
 requirements: [python3-psycopg2]
 attributes:
   check_mode:
@@ -65,6 +83,11 @@ inserted:
   type: list
   elements: str
   returned: always
+forgotten:
+  description: Names of the devices whose rows were (or would be) taken back.
+  type: list
+  elements: str
+  returned: when O(state=absent)
 updated:
   description: Names of the devices that were (or would be) updated.
   type: list
@@ -84,16 +107,20 @@ unlisted:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.stationkeeper.database.connection import connect
+from ansible.module_utils.stationkeeper.database.connection import SSL_MODES, connect
 from ansible.module_utils.stationkeeper.database.presence import exists
 from ansible.module_utils.stationkeeper.registry import rows as registry
 
 
 def _converge(module: AnsibleModule, settings: dict[str, Any], wanted: list[registry.Row]) -> registry.Plan:
-    if module.check_mode and not exists(settings):
+    try:
+        connection = connect(settings)
+    except Exception:
+        # psycopg2's own class, see below.
+        if not module.check_mode or exists(settings):
+            raise
         module.warn(f"database {settings['name']} does not exist yet: every device is new")
         return registry.plan([], wanted)
-    connection = connect(settings)
     try:
         current = registry.read(connection)
         if current is None:
@@ -114,6 +141,19 @@ def _converge(module: AnsibleModule, settings: dict[str, Any], wanted: list[regi
         connection.close()
 
 
+def _forget(module: AnsibleModule, settings: dict[str, Any], rows: list[registry.Row]) -> list[str]:
+    connection = connect(settings)
+    try:
+        if module.check_mode:
+            present = {row.id for row in registry.read(connection) or []}
+            return sorted(row.name for row in rows if row.id in present)
+        names: list[str] = registry.forget(connection, [row.id for row in rows])
+        connection.commit()
+        return names
+    finally:
+        connection.close()
+
+
 def _diff(todo: registry.Plan) -> dict[str, dict[str, Any]]:
     before = {old.name: old.as_dict() for old, _ in todo.updates}
     after = {row.name: row.as_dict() for row in (*todo.inserts, *(new for _, new in todo.updates))}
@@ -125,18 +165,33 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "devices": {"type": "list", "elements": "dict", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "complete": {"type": "bool", "default": True},
             "database": {"type": "str", "required": True},
             "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
             "port": {"type": "int", "default": 5432},
             "user": {"type": "str", "default": "postgres"},
             "password": {"type": "str", "no_log": True},
+            "sslmode": {"type": "str", "choices": list(SSL_MODES), "default": "prefer"},
         },
         supports_check_mode=True,
     )
-    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password")}
+    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password", "sslmode")}
     settings["name"] = module.params["database"]
     try:
         wanted = [registry.from_mapping(device) for device in module.params["devices"]]
+        if module.params["state"] == "absent":
+            names = _forget(module, settings, wanted)
+            diff = {"before": {row.name: row.as_dict() for row in wanted if row.name in names}, "after": {}}
+            module.exit_json(
+                changed=bool(names),
+                forgotten=names,
+                inserted=[],
+                updated=[],
+                unchanged=0,
+                unlisted=[],
+                diff=diff,
+            )
         todo = _converge(module, settings, wanted)
     except registry.RegistryError as error:
         module.fail_json(msg=str(error))
@@ -147,14 +202,15 @@ def main() -> None:
     except Exception as error:
         # psycopg2's own classes: the driver may be missing, so they cannot be named here.
         module.fail_json(msg=f"database {settings['name']}: {str(error).strip()}")
-    if todo.unlisted:
-        module.warn(f"active in the registry but not in the inventory: {', '.join(todo.unlisted)}")
+    unlisted = todo.unlisted if module.params["complete"] else ()
+    if unlisted:
+        module.warn(f"active in the registry but not in the inventory: {', '.join(unlisted)}")
     module.exit_json(
         changed=bool(todo.inserts or todo.updates),
         inserted=[row.name for row in todo.inserts],
         updated=[row.name for _, row in todo.updates],
         unchanged=todo.unchanged,
-        unlisted=list(todo.unlisted),
+        unlisted=list(unlisted),
         diff=_diff(todo),
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: edge_devices
-short_description: Look at a station's devices for the release of its emergency stop
+short_description: Look at a station's devices over Modbus, or bring them to standby
 description:
   - Runs on the control node and speaks Modbus to the devices itself, apart from the station's controller.
-  - Missing answers count against the release.
+  - Missing answers count against the device.
 version_added: "0.1.0"
 author: Stationkeeper
 options:
@@ -24,8 +24,10 @@ options:
       - V(standby) runs the release recipe of each battery's profile and proves standby at 0 kW.
       - V(controlled) reads only and returns what is wrong under control - silence, or power beyond the
         rating.
+      - V(identified) is V(controlled) for devices that are new on their bus, one request at a time on each
+        gateway.
     type: str
-    choices: [releasable, standby, controlled]
+    choices: [releasable, standby, controlled, identified]
     required: true
   samples:
     description: Number of samples of each device.
@@ -76,6 +78,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 try:
+    from stationkeeper.devices.preflight import look_at_new
     from stationkeeper.profiles import ProfileError
     from stationkeeper.station import devices as station_devices
 except ImportError:
@@ -83,7 +86,8 @@ except ImportError:
 
 
 def _observe(targets: list[Any], pace: Any, state: str) -> dict[str, Any]:
-    seen = asyncio.run(station_devices.look_at_all(targets, pace))
+    look = look_at_new if state == "identified" else station_devices.look_at_all
+    seen = asyncio.run(look(targets, pace))
     judge = station_devices.refusals if state == "releasable" else station_devices.excesses
     return {
         "changed": False,
@@ -113,7 +117,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "devices": {"type": "list", "elements": "dict", "required": True},
-            "state": {"type": "str", "choices": ["releasable", "standby", "controlled"], "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["releasable", "standby", "controlled", "identified"],
+                "required": True,
+            },
             "samples": {"type": "int", "default": 3},
             "interval_s": {"type": "float", "default": 1},
             "timeout_s": {"type": "float", "default": 3},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from stationkeeper.profiles import load_profile
+from stationkeeper.profiles import Profile, load_profile
 from stationkeeper.registry.identity import device_id
 
 Device = Mapping[str, Any]
@@ -26,7 +27,7 @@ def controller_devices(devices: Sequence[Device], system: str, site: str) -> dic
         if kind not in found:
             raise DeclarationError(f"device {device.get('name')}: type is {kind!r}; it must be bess or meter")
         name = str(_need(device, "name"))
-        profile = load_profile(str(_need(device, "profile")))
+        profile = _built_in(str(_need(device, "profile")))
         if profile.device_type != kind:
             raise DeclarationError(
                 f"device {name}: type is {kind}, but profile {profile.name} is for {profile.device_type}"
@@ -68,6 +69,12 @@ def simulator_devices(devices: Sequence[Device], initial_soe_percent: float) -> 
     return found
 
 
+@cache
+def _built_in(name: str) -> Profile:
+    """Read each profile once: a hundred devices share a few, and the package's own do not change."""
+    return load_profile(name)
+
+
 def _modbus(device: Device) -> dict[str, Any]:
     modbus = _need(device, "modbus")
     for key in ("host", "unit"):
@@ -77,9 +84,10 @@ def _modbus(device: Device) -> dict[str, Any]:
 
 
 def _flag(device: Device, key: str) -> bool:
-    if not isinstance(device[key], bool):
-        raise DeclarationError(f"device {device.get('name')}: {key} is {device[key]!r}; write true or false")
-    return device[key]
+    value = device[key]
+    if not isinstance(value, bool):
+        raise DeclarationError(f"device {device.get('name')}: {key} is {value!r}; write true or false")
+    return value
 
 
 def _need(device: Device, key: str) -> Any:

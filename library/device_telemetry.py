@@ -1,0 +1,160 @@
+#!/usr/bin/python
+"""Ansible module: whether devices send, and who else does."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: device_telemetry
+short_description: Wait for the rows of devices, and report who sends without being registered
+description:
+  - Runs on the control node. Waits until every named device has a row that is not older than O(since).
+  - Reports devices that send without being registered, that send after their retirement, and registered
+    ones that never sent.
+  - Silence is a result, not a failure of the module. It fails when the database cannot answer.
+
+version_added: "0.1.0"
+author: Stationkeeper
+options:
+  database:
+    description: Connection of a database user that may read telemetry.
+    type: dict
+    required: true
+    suboptions:
+      hosts:
+        description: Hosts; libpq takes the one that is the primary.
+        type: list
+        elements: str
+        required: true
+      port:
+        description: TCP port.
+        type: int
+        default: 5432
+      name:
+        description: Name of the database.
+        type: str
+        required: true
+      user:
+        description: Database user.
+        type: str
+        required: true
+      password:
+        description: Password of that user.
+        type: str
+      sslmode:
+        description: Mode of TLS as libpq understands it.
+        type: str
+        default: prefer
+        choices: [disable, allow, prefer, require, verify-ca, verify-full]
+      sslrootcert:
+        description: File with the certificates of the authorities that O(database.sslmode) verifies with.
+        type: path
+  devices:
+    description: Names of the devices to wait for. None when empty.
+    type: list
+    elements: str
+    default: []
+  since:
+    description: A row from then on counts, RFC 3339 with an offset from UTC.
+    type: str
+  wait_s:
+    description: How long to wait for the rows, in seconds.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    description: Reads only, so it does the same.
+    support: full
+  diff_mode:
+    description: Nothing changes.
+    support: none
+requirements:
+  - the Python package C(stationkeeper) on the control node
+"""
+
+EXAMPLES = r"""
+- name: Wait for the first row
+  device_telemetry:
+    database: "{{ stationkeeper_database | combine(reader) }}"
+    devices: [WLCE-BESS-02]
+    since: "2026-01-31T12:00:00Z"
+    wait_s: 120
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+last:
+  description: Time of each device's newest row, null where there is none.
+  returned: success
+  type: dict
+silent:
+  description: Names of the devices without a row since O(since).
+  returned: success
+  type: list
+  elements: str
+unknown:
+  description: Sentences on devices that send without being registered.
+  returned: success
+  type: list
+  elements: str
+retired:
+  description: Sentences on devices that send after their retirement.
+  returned: success
+  type: list
+  elements: str
+never:
+  description: Sentences on registered devices in service that never sent a row.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    from stationkeeper.devices.arguments import DATABASE
+    from stationkeeper.devices.telemetry import strangers, wait_for_rows
+    from stationkeeper.telemetry.source import TelemetryError, parse_time, reading
+
+    MISSING = None
+except ImportError as error:
+    MISSING = str(error)
+    DATABASE = {}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "database": {"type": "dict", "required": True, "options": DATABASE},
+            "devices": {"type": "list", "elements": "str", "default": []},
+            "since": {"type": "str"},
+            "wait_s": {"type": "float", "default": 0},
+        },
+        required_by={"devices": ["since"]},
+        supports_check_mode=True,
+    )
+    if MISSING is not None:
+        module.fail_json(
+            msg=f"{missing_required_lib('stationkeeper')} On the control node: make setup. ({MISSING})"
+        )
+    params = module.params
+    last, silent = {}, []
+    try:
+        if params["devices"]:
+            since = parse_time(params["since"])
+            last = wait_for_rows(params["database"], params["devices"], since, params["wait_s"])
+            silent = sorted(name for name, time in last.items() if time is None or time < since)
+        with reading(params["database"]) as connection:
+            found = strangers(connection)
+    except TelemetryError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False,
+        last={name: time.isoformat() if time else None for name, time in last.items()},
+        silent=silent,
+        **found.as_dict(),
+    )
+
+
+if __name__ == "__main__":
+    main()
