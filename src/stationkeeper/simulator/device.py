@@ -18,7 +18,8 @@ from stationkeeper.simulator.exceptions import (
 )
 from stationkeeper.simulator.faults import Fault
 from stationkeeper.simulator.registers import counter_size, sentinel_words
-from stationkeeper.simulator.roles import roles_of
+from stationkeeper.simulator.roles import greatest, roles_of, shown
+from stationkeeper.simulator.sunspec import factors, lay_out
 
 Values = dict[str, float | None]
 Changes = list[tuple[str, float]]
@@ -52,8 +53,9 @@ class SimulatedDevice:
     The heartbeat counts answers: each answered read that contains it holds the next number, so every
     telemetry answer that was ever served can be told from all others. Reads are a snapshot of one
     instant; a write is taken as a whole or refused as a whole, and never half of a 32-bit value.
-    Points that the physics do not know are registers that keep what is written, from `values` on (else 0;
-    the rating, for a point that percents refer to). Raises `ValueError` when `values` names another point.
+    Points that the physics do not know are registers that keep what is written, from `values` on. What is
+    not there starts at 0; at the rating, for a point that percents refer to; at what fits the rating, for
+    a scale factor. Raises `ValueError` when `values` names a point that has no value of its own.
     """
 
     def __init__(
@@ -65,22 +67,23 @@ class SimulatedDevice:
         values: Mapping[str, float] | None = None,
     ) -> None:
         self.name = name
-        self.profile = profile
+        self.profile, self._fixed = lay_out(profile)
         self.source = source
         self.heartbeat = heartbeat
         # What the server knows: the faults that this unit has now, and what to do in each step.
         self.states: Callable[[], Sequence[Fault]] = tuple
         self.on_step: Callable[[float], None] = lambda _dt_s: None
-        self._roles = roles_of(profile, source.values())
+        self._roles = roles_of(self.profile, source.values())
         self._initial = self._initial_values(values or {})
         self._registers = dict(self._initial)
         self._later: list[tuple[float, Changes]] = []
         self._time_s = 0.0
         self._places: dict[tuple[Table, int], list[str]] = {}
-        for block in profile.telemetry.blocks:
+        for block in self.profile.telemetry.blocks:
             for address in range(block.address, block.address + block.count):
                 self._places[(block.table, address)] = []
-        for point_name, point in profile.points.items():
+        self._places |= {(Table.HOLDING, address): [] for address in self._fixed}
+        for point_name, point in self.profile.points.items():
             for address in range(point.address, point.address + point.count):
                 self._places.setdefault((point.table, address), []).append(point_name)
         self._switch()
@@ -187,9 +190,10 @@ class SimulatedDevice:
                     f"its own; those are {', '.join(own) or 'none'} (the others come from the physics)"
                 )
         first = dict.fromkeys(own, 0.0)
-        rating_kw = self.source.values()["rated_power_kw"]
+        most = greatest(self.profile, self._roles, self.source.values())
         bases = {point.base for point in self.profile.points.values() if point.base}
-        first |= {name: rating_kw for name in own if name in bases}
+        first |= {name: most[name] for name in own if name in bases}
+        first |= factors(self.profile, most | dict(values))
         for name, stop in self._roles.switches.items():
             first[name] = self._roles.starts.get(name, float(stop == 0))
         return first | self._roles.constants | dict(values)
@@ -210,7 +214,10 @@ class SimulatedDevice:
             size = counter_size(self.profile.points[self.profile.heartbeat])
             self.heartbeat = (self.heartbeat + 1) % size
         values = self._seen()
-        words = [0 if self._places[(table, place)] else _GAP for place in range(address, address + count)]
+        words = [
+            0 if self._places[(table, place)] else self._fixed.get(place, _GAP)
+            for place in range(address, address + count)
+        ]
         for name in names:
             point = self.profile.points[name]
             for offset, word in enumerate(self._encoded(name, values)):
@@ -221,9 +228,7 @@ class SimulatedDevice:
 
     def _seen(self) -> Values:
         """Return all values as this device shows them now."""
-        physics = self.source.values()
-        values: Values = dict(self._registers)
-        values |= {name: physics[quantity] for name, quantity in self._roles.quantities.items()}
+        values: Values = {**self._registers, **shown(self._roles, self.source.values())}
         if self.profile.heartbeat:
             values[self.profile.heartbeat] = self.heartbeat
         for fault in self.states():

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from stationkeeper.modbus.client import Table
 from stationkeeper.profiles.schema import Profile, RecipeName
+from stationkeeper.simulator.battery import (
+    ALARM_OVER_TEMPERATURE,
+    ALARM_WATCHDOG,
+    STATUS_CHARGING,
+    STATUS_DISCHARGING,
+    STATUS_FALLBACK,
+    STATUS_STANDBY,
+    STATUS_STOPPED,
+)
 
 # Quantities that the physics take as commands; all others are measured.
 COMMANDS = (
@@ -19,13 +28,28 @@ COMMANDS = (
 )
 
 
+# What profiles call a battery's states and alarms, the best word first.
+_STATUS_NAMES = {
+    STATUS_STOPPED: ("stopped", "off"),
+    STATUS_STANDBY: ("standby",),
+    STATUS_DISCHARGING: ("discharging", "running"),
+    STATUS_CHARGING: ("charging", "running"),
+    STATUS_FALLBACK: ("fallback", "running"),
+}
+_ALARM_NAMES = {
+    ALARM_WATCHDOG: ("watchdog_expired", "manufacturer_alarm"),
+    ALARM_OVER_TEMPERATURE: ("over_temperature",),
+}
+
+
 @dataclass(frozen=True)
 class Roles:
     """`quantities` maps points to the physics; the rest are registers that keep what is written.
 
     `switches` are the points by which the stop recipe stops (point to value): the device runs while none
-    holds its value. `enables` are points that set_power sets to a constant: the set-point acts only
-    while all hold it. `constants` are what identity points read as. `read_only` points refuse writes.
+    holds its value. `enables` is the constant that set_power writes last: the set-point acts only while
+    it is there. `constants` are what identity points read as. `codes` brings the
+    battery's status (by code) and alarms (by mask) to the profile's. `read_only` points refuse writes.
     """
 
     quantities: dict[str, str]
@@ -34,6 +58,7 @@ class Roles:
     starts: dict[str, float]
     enables: dict[str, float]
     constants: dict[str, float]
+    codes: dict[str, dict[int, int]]
     read_only: frozenset[str]
 
 
@@ -62,13 +87,11 @@ def roles_of(profile: Profile, known: Collection[str]) -> Roles:
     switches = {
         point: value
         for point, value in _constants(profile, "stop").items()
-        if point not in quantities and starts.get(point) != value
+        if point not in quantities and starts.get(point, value) != value
     }
-    enables = {
-        point: value
-        for point, value in _constants(profile, "set_power").items()
-        if point not in quantities and point not in switches
-    }
+    enables = {}
+    if set_power and isinstance(set_power[-1].value, Decimal) and set_power[-1].point not in quantities:
+        enables[set_power[-1].point] = float(set_power[-1].value)
     constants = {"firmware_version": 1.0} if "firmware_version" in profile.points else {}
     constants |= {entry.point: float(entry.equals) for entry in profile.identity}
     factors = {point.scale_factor for point in profile.points.values() if point.scale_factor}
@@ -81,9 +104,48 @@ def roles_of(profile: Profile, known: Collection[str]) -> Roles:
         or name == profile.heartbeat
         or (name in quantities and quantities[name] not in COMMANDS)
     }
-    return Roles(quantities, command, switches, starts, enables, constants, frozenset(read_only))
+    codes = {"status": _status_codes(profile), "alarms": _alarm_bits(profile)}
+    return Roles(quantities, command, switches, starts, enables, constants, codes, frozenset(read_only))
+
+
+def shown(roles: Roles, physics: Mapping[str, float]) -> dict[str, float]:
+    """Return the points that the physics know, with status and alarms in the profile's codes."""
+    values = {name: physics[quantity] for name, quantity in roles.quantities.items()}
+    for name, quantity in roles.quantities.items():
+        if quantity == "status":
+            values[name] = roles.codes["status"][int(values[name])]
+        elif quantity == "alarms":
+            own = int(values[name])
+            values[name] = sum(bit for mask, bit in roles.codes["alarms"].items() if own & mask)
+    return values
+
+
+def greatest(profile: Profile, roles: Roles, physics: Mapping[str, float]) -> dict[str, float]:
+    """Return the greatest value that each point may have to say, by its unit and the device's rating."""
+    rating = physics["rated_power_kw"]
+    by_unit = {"kW": rating, "%": 100.0, "V": 450.0, "Hz": 60.0, "°C": 100.0}
+    return {
+        name: by_unit.get(point.unit, abs(physics.get(roles.quantities.get(name, ""), 0.0)))
+        for name, point in profile.points.items()
+    }
 
 
 def _constants(profile: Profile, recipe: RecipeName) -> dict[str, float]:
     steps = profile.recipes.get(recipe, [])
     return {step.point: float(step.value) for step in steps if isinstance(step.value, Decimal)}
+
+
+def _status_codes(profile: Profile) -> dict[int, int]:
+    of_name = {name: code for code, name in profile.status.items()}
+    codes = {}
+    for own, names in _STATUS_NAMES.items():
+        codes[own] = next((of_name[name] for name in names if name in of_name), own)
+    return codes
+
+
+def _alarm_bits(profile: Profile) -> dict[int, int]:
+    of_name = {name: 1 << bit for bit, name in profile.alarms.items()}
+    return {
+        own: next((of_name[name] for name in names if name in of_name), 0)
+        for own, names in _ALARM_NAMES.items()
+    }
