@@ -1,0 +1,1 @@
+"""Writes to a device that are proven by reading back, or reported as not proven."""
