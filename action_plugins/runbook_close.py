@@ -39,7 +39,8 @@ class ActionModule(ActionBase):
         report = closing.add_up(
             run, results, watch.observed(), required=run["required"], safety=run["risk"] == "safety"
         )
-        entries = pending_entries(run, report) if run["risk"] != "read" else []
+        entries = pending_entries(run, report, results) if run["risk"] != "read" else []
+        waiting = {entry["host"] for entry in entries}
         note = (
             f"Pending until {entries[0]['expires_at']}: {', '.join(entry['host'] for entry in entries)}. "
             f"Repeat for them with -e runbook_limit_pending=true."
@@ -53,18 +54,22 @@ class ActionModule(ActionBase):
             sets={name: report.hosts(name) for name in closing.SETS},
             summary=closing.summary(run, report, pending_note=note),
             pending=entries,
-            done=[*report.hosts("ok"), *report.hosts("changed")],
+            done=[host for host in (*report.hosts("ok"), *report.hosts("changed")) if host not in waiting],
         )
         return result
 
 
-def pending_entries(run: dict[str, Any], report: closing.Report) -> list[dict[str, Any]]:
-    """Ledger entries for the hosts that could not be reached."""
+def pending_entries(
+    run: dict[str, Any], report: closing.Report, results: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Ledger entries for hosts that could not be reached or whose result says what is `pending`."""
+    why = {row.host: row.message for row in report.rows if row.set == "unreachable"}
+    why |= {host: result["pending"] for host, result in results.items() if result.get("pending")}
     now = datetime.now(UTC)
     return [
         {
-            "host": row.host,
-            "why": row.message,
+            "host": host,
+            "why": text,
             "reason": run["reason"],
             "ticket": run["ticket"],
             "run_id": run["id"],
@@ -72,8 +77,7 @@ def pending_entries(run: dict[str, Any], report: closing.Report) -> list[dict[st
             "since": now.isoformat(timespec="seconds"),
             "expires_at": (now + timedelta(hours=run["pending_expiry_hours"])).isoformat(timespec="seconds"),
         }
-        for row in report.rows
-        if row.set == "unreachable"
+        for host, text in why.items()
     ]
 
 

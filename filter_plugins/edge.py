@@ -71,15 +71,53 @@ def edge_stop_result(
     station: str,
     results: Sequence[Mapping[str, Any]],
     *,
+    local: Mapping[str, Any],
     problem: str,
     contact: str,
     check_mode: bool,
 ) -> dict[str, Any]:
-    """Return the runbook's result of one station from its latch and what its devices did."""
+    """Return the runbook's result of one station from its latch and what its devices did.
+
+    ``local`` is what the stop on the station itself gave, empty where there was none.
+    """
+    from stationkeeper.station import stopping
+    from stationkeeper.stopping import fleet
+
+    own = [result for result in results if result["station"] == station]
+    if local:
+        told = fleet.understand_local(str(local.get("stdout", "")), str(local.get("error", "")))
+        own = stopping.with_local(own, told)
+    return stopping.judge(own, latch, problem, contact, check_mode=check_mode)
+
+
+def edge_stop_needs_local(
+    latch: Mapping[str, Any], station: str, results: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether the stop is to be run on the station itself."""
     from stationkeeper.station import stopping
 
     own = [result for result in results if result["station"] == station]
-    return stopping.judge(own, latch, problem, contact, check_mode=check_mode)
+    return stopping.needs_local_stop(own, latch)
+
+
+def edge_stop_report(hostvars: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the stations of a stop's report from the results of a runbook's targets."""
+    from stationkeeper.stopping import report
+
+    return [
+        report.station_of(host, hostvars[host].get("runbook_result"), hostvars[host].get("station_contact"))
+        for host in run["targets"]
+    ]
+
+
+def edge_stop_bundle(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the stations of a stop bundle: batteries, ssh settings and contact, and no secret."""
+    from stationkeeper.stopping import bundle
+
+    try:
+        return {host: bundle.station_entry(host, hostvars[host]) for host in hosts}
+    except bundle.BundleError as error:
+        raise AnsibleFilterError(f"edge_stop_bundle: {error}") from error
 
 
 class FilterModule:
@@ -91,6 +129,9 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
+            "edge_stop_bundle": edge_stop_bundle,
+            "edge_stop_needs_local": edge_stop_needs_local,
+            "edge_stop_report": edge_stop_report,
             "edge_stop_plan": edge_stop_plan,
             "edge_stop_result": edge_stop_result,
         }

@@ -112,6 +112,7 @@ def judge(
     ``results`` are those of its devices from the direct path. ``latch`` is what the path over ssh gave:
     `latched`, `changed`, `persistent` and, where it failed, `unreachable` or `error`. A station counts as
     stopped only when every battery is measured at zero and the latch stands; unknown is never stopped.
+    `pending` is in the result when the latch has to be set once more.
     """
     evidence = {"devices": list(results), "latch": dict(latch)}
     states = [str(result["state"]) for result in results]
@@ -137,7 +138,9 @@ def judge(
     if not (proven and latched):
         call = f" (call {contact})" if contact else ""
         text = f"NOT proven stopped{call}: {text}"
-    return {"status": status, "message": text, "evidence": evidence}
+    # What a reboot forgets has to be set again, so the order stays.
+    pending = {"pending": held} if latched and latch.get("persistent") is False else {}
+    return {"status": status, "message": text, "evidence": evidence, **pending}
 
 
 def _tell(result: Mapping[str, Any]) -> str:

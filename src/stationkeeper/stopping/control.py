@@ -19,7 +19,7 @@ from stationkeeper.stopping import orders
 from stationkeeper.stopping.bundle import Bundle, BundleError, only_bundle, read_bundle
 from stationkeeper.stopping.fleet import Site, all_stopped, sites_of, stop_fleet, utc_now
 from stationkeeper.stopping.journal import Journal
-from stationkeeper.stopping.report import NOTICE, as_text, write_report
+from stationkeeper.stopping.report import NOTICE, as_text, name_of, write_report
 from stationkeeper.stopping.station_latch import Order
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
@@ -122,7 +122,7 @@ class FleetStop:
             self._warn(f"the stop orders of {', '.join(self._waiting) or 'none'} are NOT kept: {error}")
 
     def _write(self) -> None:
-        name = f"{self._started_at[:19].replace(':', '').replace('-', '')}Z-{self._order.run_id[:8]}"
+        name = name_of(self._started_at, self._order.run_id)
         try:
             self._path, warning = write_report(self._state / "stops", name, self._report())
         except OSError as error:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stationkeeper.stopping.orders import needs_order
+
 NOTICE = (
     "This is not a certified safety function. It complements, and never replaces, the hardware stop and the "
     "battery's own protection. Where zero is not proven, use those."
@@ -40,12 +42,32 @@ def _write(directory: Path, name: str, report: Mapping[str, Any]) -> Path:
     return directory / f"{name}.json"
 
 
+def name_of(started_at: str, run_id: str) -> str:
+    """Return a report's name, which sorts by time; ``started_at`` is UTC in RFC 3339."""
+    return f"{started_at[:19].replace(':', '').replace('-', '')}Z-{run_id[:8]}"
+
+
+def waits(station: Mapping[str, Any]) -> bool:
+    """Whether a stop order waits for the station: it has no latch, or one that a reboot forgets."""
+    return bool(needs_order(station["evidence"]["latch"]))
+
+
+def station_of(name: str, result: Mapping[str, Any] | None, contact: str | None) -> dict[str, Any]:
+    """Return one station of a report from a runbook's result; one without a result is not stopped."""
+    found = dict(result or {"status": "unknown", "message": "the runbook has no result of it"})
+    evidence = {"devices": [], "latch": {}, **(found.get("evidence") or {})}
+    stopped = found["status"] in ("verified", "unchanged")
+    return {**found, "evidence": evidence, "station": name, "contact": contact or "", "stopped": stopped}
+
+
 def timeline(station: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the steps of one station in their order: ``at`` (UTC, RFC 3339) and ``step``."""
     steps = []
     for device in station["evidence"]["devices"]:
         steps += _device_steps(device)
     latch = station["evidence"]["latch"]
+    if latch.get("changed") and latch.get("record") and not latch.get("asked_at"):
+        steps.append({"at": latch["record"]["when"], "step": "latch set"})
     if latch.get("asked_at"):
         steps.append({"at": latch["asked_at"], "step": "latch asked over ssh"})
     if latch.get("answered_at"):
