@@ -55,24 +55,14 @@ async def pymodbus_server(framer: FramerType = FramerType.SOCKET) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def raw_server(
-    answer: Answer, *, rtu: bool = False, greeting: bytes = b""
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A TCP server that answers as `answer` says, after sending `greeting` to each but the first caller.
-
-    Yields its port and the requests so far.
-    """
+async def raw_server(answer: Answer, *, rtu: bool = False) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A TCP server that answers as `answer` says; yields its port and the requests so far."""
     requests: list[bytes] = []
-    callers = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal callers
-        callers += 1
-        if callers > 1:
-            writer.write(greeting)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                requests.append(await (_read_rtu(reader) if rtu else _read_tcp(reader)))
+                requests.append(await (read_rtu(reader) if rtu else _read_tcp(reader)))
                 reply = answer(requests[-1])
                 if reply is None:
                     break
@@ -112,7 +102,7 @@ async def serial_line(answer: Answer) -> AsyncIterator[SerialLine]:
 
     async def serve() -> None:
         while True:
-            line.requests.append(await _read_rtu(reader))
+            line.requests.append(await read_rtu(reader))
             line.send(answer(line.requests[-1]) or b"")
 
     task = asyncio.create_task(serve())
@@ -201,7 +191,8 @@ async def _read_tcp(reader: asyncio.StreamReader) -> bytes:
     return header + await reader.readexactly(int.from_bytes(header[4:6], "big"))
 
 
-async def _read_rtu(reader: asyncio.StreamReader) -> bytes:
+async def read_rtu(reader: asyncio.StreamReader) -> bytes:
+    """Read one RTU request."""
     frame = await reader.readexactly(7)
     rest = {15: 2 + frame[6], 16: 2 + frame[6], 22: 3}.get(frame[1], 1)
     return frame + await reader.readexactly(rest)

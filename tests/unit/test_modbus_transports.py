@@ -20,6 +20,7 @@ from modbus_servers import (
     mbpoll,
     pymodbus_server,
     raw_server,
+    read_rtu,
     run,
     serial_line,
 )
@@ -64,6 +65,9 @@ async def rtu_peer(
 
 def rtu(unit: int, pdu: bytes) -> bytes:
     return bytes([unit]) + pdu + crc(bytes([unit]) + pdu)
+
+
+STALE, FRESH = rtu(1, b"\x03\x02\x11\x11"), rtu(1, b"\x03\x02\x22\x22")
 
 
 @pytest.mark.parametrize("transport", RTU)
@@ -250,18 +254,24 @@ def test_a_late_answer_on_a_serial_line_is_drained_before_the_next_request() -> 
     """RTU has no transaction id: the late answer to the same question would pass every other check."""
 
     async def test() -> None:
-        stale, fresh = rtu(1, b"\x03\x02\x11\x11"), rtu(1, b"\x03\x02\x22\x22")
-        async with serial_line(lambda _: b"" if len(line.requests) == 1 else fresh) as line:
-            client = on(line, timeout_s=0.8)
+        events: list[str] = []
+
+        def answer(_request: bytes) -> bytes:
+            events.append("request")
+            return FRESH if "late answer" in events else b""
+
+        async with serial_line(answer) as line:
+            client = on(line, timeout_s=1)
             with pytest.raises(NoAnswerError):
                 await client.read(1, "holding", 0, 1)
             assert not client.connected
             reading = asyncio.create_task(client.read(1, "holding", 0, 1))
-            while not client.connected and not reading.done():
-                await asyncio.sleep(0.001)
-            line.send(stale)
+            # Much longer than the silence between two frames, shorter than a device may take.
+            await asyncio.sleep(0.2)
+            events.append("late answer")
+            line.send(STALE)
             assert await reading == [0x2222]
-            assert len(line.requests) == 2
+            assert events == ["request", "late answer", "request"]
             await client.close()
 
     run(test)
@@ -270,17 +280,43 @@ def test_a_late_answer_on_a_serial_line_is_drained_before_the_next_request() -> 
 @pytest.mark.criterion("MW-8")
 def test_an_answer_that_a_gateway_sends_to_the_next_connection_is_drained() -> None:
     async def test() -> None:
-        stale, fresh = rtu(1, b"\x03\x02\x11\x11"), rtu(1, b"\x03\x02\x22\x22")
+        callers = 0
 
-        def answer(_request: bytes) -> bytes:
-            return b"" if len(requests) == 1 else fresh
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal callers
+            callers += 1
+            if callers == 1:
+                await reader.read()
+            else:
+                await asyncio.sleep(0.2)
+                writer.write(STALE)
+                await read_rtu(reader)
+                writer.write(FRESH)
+            writer.close()
 
-        async with raw_server(answer, rtu=True, greeting=stale) as (port, requests):
-            client = StrictClient("127.0.0.1", port, 0.4, transport="rtu_over_tcp")
-            with pytest.raises(NoAnswerError):
-                await client.read(1, "holding", 0, 1)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = StrictClient("127.0.0.1", server.sockets[0].getsockname()[1], 1, transport="rtu_over_tcp")
+        with pytest.raises(NoAnswerError):
+            await client.read(1, "holding", 0, 1)
+        assert await client.read(1, "holding", 0, 1) == [0x2222]
+        assert callers == 2
+        await client.close()
+        server.close()
+
+    run(test)
+
+
+@pytest.mark.criterion("MW-8")
+def test_bytes_that_nobody_asked_for_close_the_line_until_it_is_silent() -> None:
+    async def test() -> None:
+        async with serial_line(lambda _: FRESH) as line:
+            client = on(line, timeout_s=0.3)
+            await client.read(1, "holding", 0, 1)
+            line.send(STALE)
+            while client.connected:
+                await asyncio.sleep(0.001)
             assert await client.read(1, "holding", 0, 1) == [0x2222]
-            assert len(requests) == 2
+            assert len(line.requests) == 2
             await client.close()
 
     run(test)
@@ -445,7 +481,7 @@ def test_an_adapter_that_refuses_the_settings_is_said_to_do_so(monkeypatch: pyte
     async def test() -> None:
         async with serial_line(lambda _: b"") as line:
             monkeypatch.setattr(termios, "tcsetattr", refuse)
-            with pytest.raises(ConnectionFailedError, match="does not take the settings .*parity='N'"):
+            with pytest.raises(ConnectionFailedError, match=r"does not take the settings .*parity='N'"):
                 await on(line).read(1, "holding", 0, 1)
 
     run(test)
