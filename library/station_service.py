@@ -18,7 +18,7 @@ options:
     type: str
     required: true
   root:
-    description: Directory of the releases, see M(station_package).
+    description: Directory of the releases, see M(station_release).
     type: path
     default: /opt/stationkeeper
 attributes:

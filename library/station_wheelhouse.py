@@ -29,6 +29,9 @@ options:
     description: The station's machine architecture.
     type: str
     required: true
+  content_id:
+    description: A version that was built before and is still in O(cache). Left out, this repository's own.
+    type: str
 attributes:
   check_mode:
     description: Names the archive and says whether it is there; builds nothing.
@@ -83,6 +86,7 @@ def main() -> None:
             "cache": {"type": "path", "required": True},
             "python_version": {"type": "str", "required": True},
             "architecture": {"type": "str", "required": True},
+            "content_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -90,14 +94,14 @@ def main() -> None:
         module.fail_json(
             msg="the stationkeeper package is missing on the control node: run `make setup` in the repository"
         )
+    params = module.params
+    cache, kind = Path(params["cache"]), (params["python_version"], params["architecture"])
     act = wheelhouse.describe if module.check_mode else wheelhouse.ensure
     try:
-        result = act(
-            Path(module.params["repository"]),
-            Path(module.params["cache"]),
-            module.params["python_version"],
-            module.params["architecture"],
-        )
+        if params["content_id"]:
+            result = wheelhouse.kept(cache, *kind, params["content_id"])
+        else:
+            result = act(Path(params["repository"]), cache, *kind)
     except wheelhouse.WheelhouseError as error:
         module.fail_json(msg=f"The wheelhouse cannot be built: {error}")
     available = result.archive.exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stationkeeper.station import release, wheelhouse
+from stationkeeper.station import controlled, deploy, gate, release, trial, wheelhouse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -127,27 +127,36 @@ def _archive(tmp_path: Path, name: str = "wheelhouse.tar") -> Path:
     return archive
 
 
+def _deploy(tmp_path: Path, archive: Path, identity: str, *, dry_run: bool = False) -> deploy.Deployed:
+    """Deploy on a station without a controller."""
+    station = deploy.Station(tmp_path / "etc", tmp_path / "opt", tmp_path / "journal")
+    controller = controlled.Controller("none.service", "", (), gate.Times(0, 0), "run")
+    return deploy.deploy_package(station, archive, identity, controller, dry_run=dry_run)
+
+
 def test_release_is_installed_once_and_switched_by_a_link(tmp_path: Path) -> None:
     root = tmp_path / "opt"
     archive = _archive(tmp_path)
     assert release.installed(root) is None
-    assert release.install(root, archive, "aaaaaaaaaaaa") is True
+    assert _deploy(tmp_path, archive, "aaaaaaaaaaaa", dry_run=True).changed is True
+    assert not root.exists()
+    assert _deploy(tmp_path, archive, "aaaaaaaaaaaa").changed is True
     assert release.installed(root) == "aaaaaaaaaaaa"
     assert (root / "venv").is_symlink()
-    assert release.install(root, archive, "aaaaaaaaaaaa") is False
+    assert _deploy(tmp_path, archive, "aaaaaaaaaaaa").changed is False
     for identity in ("bbbbbbbbbbbb", "cccccccccccc"):
-        assert release.install(root, archive, identity) is True
+        assert _deploy(tmp_path, archive, identity).changed is True
     assert (root / "venv").resolve().name == "cccccccccccc"
     assert len(list((root / "releases").iterdir())) == 2
 
 
 def test_broken_archive_leaves_the_release_in_force(tmp_path: Path) -> None:
     root = tmp_path / "opt"
-    release.install(root, _archive(tmp_path), "aaaaaaaaaaaa")
+    _deploy(tmp_path, _archive(tmp_path), "aaaaaaaaaaaa")
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"half of an archive")
     with pytest.raises(release.ReleaseError, match="cannot be unpacked"):
-        release.install(root, broken, "bbbbbbbbbbbb")
+        _deploy(tmp_path, broken, "bbbbbbbbbbbb")
     assert release.installed(root) == "aaaaaaaaaaaa"
     assert [path.name for path in (root / "releases").iterdir()] == ["aaaaaaaaaaaa"]
 
@@ -155,18 +164,17 @@ def test_broken_archive_leaves_the_release_in_force(tmp_path: Path) -> None:
 def test_release_of_another_python_counts_as_missing(tmp_path: Path) -> None:
     root = tmp_path / "opt"
     archive = _archive(tmp_path)
-    release.install(root, archive, "aaaaaaaaaaaa")
+    _deploy(tmp_path, archive, "aaaaaaaaaaaa")
     stamp = root / "venv" / release.STAMP
     stamp.write_text(json.dumps({"content_id": "aaaaaaaaaaaa", "python": "3.9"}))
     assert release.installed(root) is None
-    assert release.install(root, archive, "aaaaaaaaaaaa") is True
+    assert _deploy(tmp_path, archive, "aaaaaaaaaaaa").changed is True
 
 
 def test_directory_in_the_links_place_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "opt"
-    (root / "venv").mkdir(parents=True)
-    with pytest.raises(release.ReleaseError, match="move it away"):
-        release.install(root, _archive(tmp_path), "aaaaaaaaaaaa")
+    (tmp_path / "opt" / "venv").mkdir(parents=True)
+    with pytest.raises(trial.TrialError, match="move it away"):
+        _deploy(tmp_path, _archive(tmp_path), "aaaaaaaaaaaa")
 
 
 def test_release_module_needs_only_the_standard_library() -> None:

@@ -52,9 +52,18 @@ def test_the_controller_runs_as_nobody_of_importance(host: Any) -> None:
     ],
 )
 def test_owners_and_modes(host: Any, path: str, owner: str, mode: int) -> None:
-    file = host.file(path)
+    # The configuration's names are links into the release in force.
+    file = host.file(host.check_output(f"readlink -f {path}"))
     assert (file.user, file.mode) == (owner, mode)
     assert file.group in (UNIT, "root")
+
+
+def test_the_configuration_is_a_release(host: Any) -> None:
+    release = host.check_output("readlink /etc/bess_controller/current")
+    assert re.fullmatch(r"releases/[0-9a-f]{12}", release)
+    for name in ("config.yaml", "override.yaml", "profiles"):
+        assert host.check_output(f"readlink /etc/bess_controller/{name}") == f"current/{name}"
+    assert not host.file("/var/lib/stationkeeper/releases/config.trial.json").exists
 
 
 def test_the_password_is_in_no_command_line_and_no_journal(host: Any) -> None:

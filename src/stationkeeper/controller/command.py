@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from stationkeeper.controller import latch
-from stationkeeper.controller.config import load, load_database
+from stationkeeper.controller.config import Loaded, digest, load, load_database
 from stationkeeper.controller.merge import ConfigError
 from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.service import Service
@@ -31,7 +31,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
     if arguments.config is not None:
         try:
             loaded = load(arguments.config, arguments.override, arguments.profiles)
-            print(f"valid: site {loaded.config.site}, hash {loaded.hash}")
+            print(_told(loaded, as_json=arguments.json))
         except ConfigError as error:
             problems += error.problems
     if arguments.database is not None:
@@ -43,6 +43,25 @@ def _check_config(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _told(loaded: Loaded, *, as_json: bool) -> str:
+    config = loaded.config
+    if not as_json:
+        return f"valid: site {config.site}, hash {loaded.hash}"
+    # What a running controller cannot take up when it is reloaded.
+    at_start = {
+        "site": config.site,
+        "metrics": config.metrics.model_dump(),
+        "buffer": config.data_platform.buffer.model_dump(),
+    }
+    return json.dumps(
+        {
+            "hash": loaded.hash,
+            "poll_interval_s": config.controller.poll_interval_s,
+            "start_hash": digest(at_start),
+        }
+    )
 
 
 def _latch(arguments: argparse.Namespace) -> int:
@@ -132,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--config", type=Path)
     check.add_argument("--override", type=Path)
     check.add_argument("--database", type=Path)
+    check.add_argument("--json", action="store_true", help="tell a valid configuration as JSON")
     check.add_argument("--profiles", type=Path, default=CONFIG_DIR / "profiles")
     check.set_defaults(run=_check_config)
 

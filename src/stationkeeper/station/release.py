@@ -27,23 +27,31 @@ class ReleaseError(Exception):
 
 def installed(root: Path) -> str | None:
     """Return the content id of the release in force, or None when there is none that can run."""
-    link = root / "venv"
+    return _usable(root / "venv")
+
+
+def _usable(release: Path) -> str | None:
     try:
-        stamp = json.loads((link / STAMP).read_text(encoding="utf-8"))
+        stamp = json.loads((release / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     # A system upgrade may take the interpreter away that the environment was made from.
-    usable = stamp.get("python") == _python() and os.access(link / "bin" / "stationkeeper", os.X_OK)
+    usable = stamp.get("python") == _python() and os.access(release / "bin" / "stationkeeper", os.X_OK)
     return str(stamp["content_id"]) if usable and "content_id" in stamp else None
 
 
-def install(root: Path, archive: Path, identity: str) -> bool:
-    """Make ``identity`` the release in force; returns whether anything changed.
+def ready(root: Path, identity: str) -> bool:
+    """Whether the release is on the station, whole and for the station's Python."""
+    return _usable(root / "releases" / identity) == identity
+
+
+def prepare(root: Path, archive: Path, identity: str) -> None:
+    """Build the release beside the one in force, unless it is there.
 
     Raises ReleaseError when the archive is unusable or pip refuses it.
     """
-    if installed(root) == identity:
-        return False
+    if ready(root, identity):
+        return
     release = root / "releases" / identity
     if release.exists():  # the rest of an interrupted run, or an environment of another Python
         shutil.rmtree(release)
@@ -56,9 +64,15 @@ def install(root: Path, archive: Path, identity: str) -> bool:
     stamp = {"content_id": identity, "python": _python()}
     (release / STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
     os.sync()  # the files first, then the link: an SD card may lose power between the two
-    _switch(root / "venv", release)
-    _prune(root / "releases", in_force=identity)
-    return True
+
+
+def prune(root: Path) -> None:
+    """Remove releases but the one in force and the newest other one, which is the way back."""
+    in_force = (root / "venv").resolve().name
+    others = [path for path in (root / "releases").iterdir() if path.is_dir() and path.name != in_force]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in others[_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _python() -> str:
@@ -102,19 +116,3 @@ def _run(command: list[str]) -> None:
         raise ReleaseError(f"{command[0]} could not be run: {error}") from error
     if done.returncode != 0:
         raise ReleaseError(f"{' '.join(command[:4])} … failed: {done.stderr.strip()[-2000:]}")
-
-
-def _switch(link: Path, release: Path) -> None:
-    fresh = link.with_name(f".{link.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(release)
-    if link.is_dir() and not link.is_symlink():
-        raise ReleaseError(f"{link} is a directory, not the link to a release; move it away and run again")
-    fresh.replace(link)
-
-
-def _prune(releases: Path, in_force: str) -> None:
-    others = [path for path in releases.iterdir() if path.is_dir() and path.name != in_force]
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in others[_KEPT - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)

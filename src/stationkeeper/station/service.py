@@ -28,7 +28,7 @@ class ServiceError(Exception):
 class Service:
     """A unit as systemd sees it, and the releases that its process runs from and that is installed.
 
-    ``age_s`` is how long it has been active, in seconds.
+    ``age_s`` is how long it has been active, in seconds; ``pid`` its main process, 0 when there is none.
     """
 
     loaded: bool
@@ -39,6 +39,7 @@ class Service:
     release: str
     installed: str
     age_s: float = 0.0
+    pid: int = 0
 
 
 def ask(command: Sequence[str]) -> tuple[int, str]:
@@ -56,15 +57,17 @@ def look(name: str, root: Path = ROOT, run: Runner = ask) -> Service:
     values = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
     restarts = values.get("NRestarts", "")
     installed = (root / "venv").resolve()
+    pid = values.get("MainPID", "0")
     return Service(
         values.get("LoadState") == "loaded",
         values.get("ActiveState") or "unknown",
         values.get("UnitFileState") == "enabled",
         values.get("NeedDaemonReload") == "yes",
         int(restarts) if restarts.isdigit() else 0,
-        _release_of(values.get("MainPID", "0"), root),
+        _release_of(pid, root),
         installed.name if installed.parent == root / "releases" else "",
         _age_s(values.get("ActiveEnterTimestampMonotonic", "")),
+        int(pid) if pid.isdigit() else 0,
     )
 
 

@@ -80,6 +80,10 @@ class Metrics:
                 return value
         return None
 
+    def total(self, name: str) -> float:
+        """Return the sum over all series of one name, 0 when there is none."""
+        return sum(value for _, value in self._series.get(name, ()))
+
 
 def judge(
     unit: Service, metrics: Metrics | None, expected: Expected, *, now: float, exposure: float | None = None

@@ -62,6 +62,21 @@ def content_id(repository: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def kept(cache: Path, python: str, architecture: str, identity: str) -> Wheelhouse:
+    """Return a wheelhouse of another version that was built before. Raises WheelhouseError."""
+    if not re.fullmatch(r"[0-9a-f]{12}", identity):
+        raise WheelhouseError(f"version {identity!r} is no content id of 12 hex digits")
+    prefix = f"{python}-{architecture}-"
+    archive = cache / f"{prefix}{identity}.tar"
+    if not archive.exists():
+        others = sorted(path.stem.removeprefix(prefix) for path in cache.glob(f"{prefix}*.tar"))
+        raise WheelhouseError(
+            f"there is no wheelhouse of version {identity} for Python {python} on {architecture}; kept are "
+            f"{', '.join(others) or 'none'}. Check that version out and roll it out without naming it"
+        )
+    return Wheelhouse(identity, archive, built=False)
+
+
 def describe(repository: Path, cache: Path, python: str, architecture: str) -> Wheelhouse:
     """Name the wheelhouse for ``python`` (as ``3.13``) and ``architecture`` without building it."""
     if not re.fullmatch(r"3\.\d{1,2}", python):
