@@ -160,11 +160,14 @@ class SimulatedDevice:
 
     def reboot(self) -> None:
         """Forget modes and set-points; what lies in flash stays, and the heartbeat goes on counting."""
-        for name, value in self._initial.items():
-            if self.profile.points[name].storage != "flash":
-                self._registers[name] = value
+        flash = {name for name, point in self.profile.points.items() if point.storage == "flash"}
+        self._registers |= {name: value for name, value in self._initial.items() if name not in flash}
         self._later.clear()
+        before = self.source.values()
         self.source.reboot()
+        for name, quantity in self._roles.quantities.items():
+            if name in flash and name not in self._roles.read_only:
+                self.source.write(quantity, before[quantity])
         self._switch()
 
     def set_power(self, power_kw: float) -> list[tuple[int, list[int]]]:
