@@ -181,6 +181,13 @@ def test_only_proven_outcomes_are_success(status: str) -> None:
     assert close({"a": OK, "b": {"status": status}}).problems == ["Failed on b."]
 
 
+def test_a_host_that_was_not_attempted_is_neither_changed_nor_failed_and_fails_the_run() -> None:
+    report = close({"a": {"status": "failed"}, "b": {"status": "not_attempted"}})
+    assert report.hosts("not_attempted") == ["b"]
+    assert report.problems[:2] == ["Failed on a.", "Not attempted on b: nothing was changed there."]
+    assert not close({"a": OK, "b": {"status": "not_attempted"}}).succeeded
+
+
 @pytest.mark.parametrize("result", [{"status": "done"}, "ok", {}, None])
 def test_a_result_that_is_none_does_not_add_up(result: Any) -> None:
     results = {"a": OK} if result is None else {"a": OK, "b": result}

@@ -19,8 +19,11 @@ STATUS_SETS: dict[str, str] = {
     "contended": "failed",
     "blocked_by_interlock": "failed",
     "unreachable": "unreachable",
+    # A staged run that stopped before it came to this host.
+    "not_attempted": "not_attempted",
 }
-SETS = ("ok", "changed", "failed", "unreachable")
+SETS = ("ok", "changed", "failed", "unreachable", "not_attempted")
+_ALWAYS_TOLD = SETS[:4]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def add_up(
             rows.append(row)
     counts = {name: sum(row.set == name for row in rows) for name in SETS}
     if sum(counts.values()) != len(targets):
-        sums = " + ".join(f"{counts[name]} {name}" for name in SETS)
+        sums = " + ".join(f"{counts[name]} {name}" for name in SETS if counts[name] or name in _ALWAYS_TOLD)
         problems.append(
             f"The result sets do not add up: {sums} is not {len(targets)} intended. "
             f"No usable result from {', '.join(silent)}: find out what happened there before going on."
@@ -94,6 +97,9 @@ def add_up(
         problems.append(f"Results came from hosts that were no target: {', '.join(strangers)}.")
     if counts["failed"]:
         problems.append(f"Failed on {', '.join(row.host for row in rows if row.set == 'failed')}.")
+    if counts["not_attempted"]:
+        untouched = ", ".join(row.host for row in rows if row.set == "not_attempted")
+        problems.append(f"Not attempted on {untouched}: nothing was changed there.")
     succeeded = counts["ok"] + counts["changed"]
     if safety and counts["unreachable"]:
         unreached = ", ".join(row.host for row in rows if row.set == "unreachable")
