@@ -46,6 +46,7 @@ def test_a_request_fault_hits_what_it_names_and_ends_by_its_count() -> None:
         ({"kind": "gremlin"}, "unknown fault kind 'gremlin'; kinds are exception, busy"),
         ({"kind": "busy", "code": 3}, "fault busy takes no code; it takes address, after, count"),
         ({"kind": "exception"}, "fault exception needs code"),
+        ({"kind": "soe_limit"}, "fault soe_limit needs low or high"),
         ({"kind": "reboot", "count": 1}, "fault reboot takes no count"),
         ({"kind": "drop", "colour": 1}, "colour: Extra inputs"),
         ({"kind": "exception", "code": 12}, "code: Input should be less than"),

@@ -1,10 +1,11 @@
-"""``stationkeeper simulator``: run simulated devices, or show what they measure."""
+"""``stationkeeper simulator``: run simulated devices, show what they measure, give them faults."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import resource
 import signal
 import sys
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.errors import ModbusError
 from stationkeeper.profiles import ProfileError, load_profile, read_points
-from stationkeeper.simulator.config import ConfigError, SimulatorConfig, Station, load_config
+from stationkeeper.simulator.config import ConfigError, Endpoint, SimulatorConfig, Station, load_config
+from stationkeeper.simulator.control import Control, ControlError, ask
 from stationkeeper.simulator.served_log import ServedLog
 from stationkeeper.simulator.server import SimulatorServer
 
@@ -30,8 +32,13 @@ def run(arguments: list[str]) -> int:
     for name, text in (("run", "serve until SIGTERM"), ("status", "read each device once")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, default=Path("/etc/device_simulator/config.yaml"))
+    control = commands.add_parser("control", help="faults, writes and log of a running simulator")
+    control.add_argument("--socket", type=Path, default=Path("/run/device_simulator/control.sock"))
+    control.add_argument("request", help='JSON like {"set": {"kind": "busy", "unit": 1}}, or list, writes, …')
     parsed = parser.parse_args(arguments)
     try:
+        if parsed.command == "control":
+            return _control(parsed.socket, parsed.request)
         config = load_config(parsed.config)
         if parsed.command == "status":
             return asyncio.run(_status(config))
@@ -39,9 +46,20 @@ def run(arguments: list[str]) -> int:
     except (ConfigError, ProfileError) as error:
         print(f"stationkeeper simulator: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, ControlError) as error:
         print(f"stationkeeper simulator: {error}", file=sys.stderr)
         return 1
+
+
+def _control(path: Path, request: str) -> int:
+    try:
+        content = json.loads(request) if request.lstrip().startswith("{") else {request: {}}
+    except ValueError as error:
+        raise ConfigError(f"control: the request is no JSON: {error}") from None
+    result = ask(path, content)
+    for line in result if isinstance(result, list) else [result]:
+        print(json.dumps(line))
+    return 0
 
 
 def first_heartbeat(now_s: float) -> int:
@@ -54,22 +72,50 @@ def first_heartbeat(now_s: float) -> int:
 
 
 async def _run(config: SimulatorConfig) -> int:
+    _allow_many_files()
     station = Station(config, first_heartbeat(time.time()))
     log = ServedLog(config.log)
-    server = SimulatorServer(station.devices, log)
+    servers = [(endpoint, SimulatorServer(endpoint.devices, log)) for endpoint in station.endpoints]
+    control = Control(servers)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, log.reopen)
-    port = await server.start(config.listen.host, config.listen.port)
-    print(f"serving units {', '.join(map(str, station.devices))} on {config.listen.host}:{port}", flush=True)
     try:
+        said = [await _listen(endpoint, server) for endpoint, server in servers]
+        if config.control:
+            await control.start(config.control)
+        print("\n".join(said), flush=True)
         await _step_until(station, config.time_step_s, stop)
     finally:
-        await server.close()
+        await control.close()
+        for _, server in servers:
+            await server.close()
         log.close()
     return 0
+
+
+async def _listen(endpoint: Endpoint, server: SimulatorServer) -> str:
+    """Begin to serve an endpoint on all its transports, and return what to say of it."""
+    listen = endpoint.listen
+    port = await server.start(listen.host, listen.port)
+    said = f"serving units {', '.join(map(str, endpoint.devices))} on {listen.host}:{port}"
+    if listen.rtu_port is not None:
+        said += f", RTU on port {await server.start(listen.host, listen.rtu_port, rtu=True)}"
+    if listen.pty is not None:
+        line = await server.start_serial()
+        # The system chooses the terminal's name; clients know it by this one.
+        listen.pty.unlink(missing_ok=True)
+        listen.pty.symlink_to(line)
+        said += f", RTU on {listen.pty}"
+    return said
+
+
+def _allow_many_files() -> None:
+    """Let a large fleet have its sockets."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _step_until(station: Station, time_step_s: float, stop: asyncio.Event) -> None:
@@ -86,18 +132,19 @@ async def _step_until(station: Station, time_step_s: float, stop: asyncio.Event)
 
 
 async def _status(config: SimulatorConfig) -> int:
-    host = _ANY_ADDRESS.get(config.listen.host, config.listen.host)
-    client = StrictClient(host, config.listen.port, timeout_s=2, connect_timeout_s=2)
     failed = False
-    for device in config.devices:
-        profile = load_profile(device.profile, config.profile_path)
-        answer: dict[str, object] = {"unit": device.unit, "name": device.name, "profile": profile.name}
-        try:
-            # Point by point: the whole block would look like a controller's sample in the served log.
-            answer["sample"] = await read_points(client, device.unit, profile, profile.telemetry.points)
-        except ModbusError as error:
-            answer["error"] = error.message
-            failed = True
-        print(json.dumps(answer))
-    await client.close()
+    for listen, devices in config.endpoints().items():
+        host = _ANY_ADDRESS.get(listen.host, listen.host)
+        client = StrictClient(host, listen.port, timeout_s=2, connect_timeout_s=2)
+        for device in devices:
+            profile = load_profile(device.profile, config.profile_path)
+            answer: dict[str, object] = {"unit": device.unit, "name": device.name, "profile": profile.name}
+            try:
+                # Point by point: the whole block would look like a controller's sample in the served log.
+                answer["sample"] = await read_points(client, device.unit, profile, profile.telemetry.points)
+            except ModbusError as error:
+                answer["error"] = error.message
+                failed = True
+            print(json.dumps(answer))
+        await client.close()
     return 1 if failed else 0

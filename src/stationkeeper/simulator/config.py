@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from stationkeeper.profiles.load import load_profile
 from stationkeeper.profiles.schema import Profile
-from stationkeeper.simulator.battery import Battery, BatterySettings, Fallback, FedBy, Grid
+from stationkeeper.simulator.battery import Battery, BatterySettings, Grid
 from stationkeeper.simulator.device import SimulatedDevice
 from stationkeeper.simulator.meter import Meter
+from stationkeeper.simulator.settings import BatteryDevice, Listen, MeterDevice, SimulatorConfig
+
+__all__ = ["ConfigError", "Endpoint", "SimulatorConfig", "Station", "load_config"]
 
 # Together they stay below the noise floors of the generic profiles, the meter seeing both.
 _BATTERY_NOISE = 0.6
@@ -23,123 +28,61 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message is for an operator."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Listen(_Strict):
-    """Address of the server."""
-
-    host: str
-    port: int = Field(default=502, ge=0, le=65535)
-
-
-class WatchdogSettings(_Strict):
-    """Deviations from the profile's watchdog; `timeout_s` 0 switches it off."""
-
-    timeout_s: int | None = Field(default=None, ge=0, le=65535)
-    fed_by: FedBy | None = None
-    fallback: Fallback | None = None
-
-
-class _Device(_Strict):
-    unit: int = Field(ge=1, le=247)
-    name: str = Field(min_length=1)
-    profile: str
-    seed: int = 0
-    noise_kw: float | None = Field(default=None, ge=0)
-    rating_kw: float | None = Field(default=None, gt=0)
-    values: dict[str, float] = Field(default_factory=dict)
-
-
-class BatteryDevice(_Device):
-    """A battery; what is left out comes from its profile."""
-
-    type: Literal["battery"] = "battery"
-    capacity_kwh: float | None = Field(default=None, gt=0)
-    initial_soe_percent: float = Field(default=50, ge=0, le=100)
-    ramp_kw_per_s: float | None = Field(default=None, gt=0)
-    watchdog: WatchdogSettings = WatchdogSettings()
-
-
-class MeterDevice(_Device):
-    """A meter at the AC terminals of the battery named `meter_of`."""
-
-    type: Literal["meter"] = "meter"
-    meter_of: str
-
-
-class SimulatorConfig(_Strict):
-    """The whole file."""
+@dataclass(frozen=True)
+class Endpoint:
+    """Devices by unit, and where they are served."""
 
     listen: Listen
-    log: Path
-    time_step_s: float = Field(default=0.25, ge=0.01, le=10)
-    profile_path: list[Path] = Field(default_factory=list)
-    devices: list[Annotated[BatteryDevice | MeterDevice, Field(discriminator="type")]] = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tell_kinds_apart(cls, content: object) -> object:
-        # A device with `meter_of` is a meter: nobody has to say so twice, and errors name one kind only.
-        if isinstance(content, dict) and isinstance(content.get("devices"), list):
-            devices = [
-                {**device, "type": "meter" if "meter_of" in device else "battery"}
-                if isinstance(device, dict)
-                else device
-                for device in content["devices"]
-            ]
-            return {**content, "devices": devices}
-        return content
-
-    @model_validator(mode="after")
-    def _holds_together(self) -> SimulatorConfig:
-        for key in ("unit", "name"):
-            seen = [getattr(device, key) for device in self.devices]
-            twice = {entry for entry in seen if seen.count(entry) > 1}
-            if twice:
-                raise ValueError(f"devices: {key} {', '.join(map(str, sorted(twice)))} is used twice")
-        batteries = {device.name for device in self.devices if isinstance(device, BatteryDevice)}
-        for device in self.devices:
-            if isinstance(device, MeterDevice) and device.meter_of not in batteries:
-                raise ValueError(
-                    f"devices: {device.name} is meter_of {device.meter_of}, which is no battery here"
-                )
-        return self
+    devices: dict[int, SimulatedDevice]
 
 
 class Station:
     """All devices of a configuration, stepped together."""
 
     def __init__(self, config: SimulatorConfig, heartbeat: int = 0) -> None:
-        self.devices: dict[int, SimulatedDevice] = {}
+        self.endpoints: list[Endpoint] = []
         self._batteries: dict[str, Battery] = {}
         self._meters: list[Meter] = []
+        self._load = cache(lambda name: load_profile(name, config.profile_path))
+        places = config.endpoints()
         # Batteries first, because a meter may stand before its battery in the file.
-        for device in sorted(config.devices, key=lambda device: isinstance(device, MeterDevice)):
-            profile = load_profile(device.profile, config.profile_path)
-            source: Battery | Meter
+        for device in chain.from_iterable(places.values()):
             if isinstance(device, BatteryDevice):
-                source = self._batteries[device.name] = _battery(device, profile)
-            else:
-                source = _meter(device, profile, self._batteries[device.meter_of])
-                self._meters.append(source)
-            try:
-                self.devices[device.unit] = SimulatedDevice(
-                    device.name, profile, source, heartbeat, device.values
-                )
-            except ValueError as error:
-                raise ConfigError(f"device {device.name}: {error}") from None
+                self._batteries[device.name] = _battery(device, self._load(device.profile))
+        for listen, devices in places.items():
+            devices.sort(key=lambda device: isinstance(device, MeterDevice))
+            self.endpoints.append(
+                Endpoint(listen, {device.unit: self._device(device, heartbeat) for device in devices})
+            )
+
+    @property
+    def devices(self) -> dict[int, SimulatedDevice]:
+        """The devices of the first endpoint, by unit."""
+        return self.endpoints[0].devices
 
     def step(self, dt_s: float) -> None:
         """Advance everything by `dt_s` seconds."""
-        for device in self.devices.values():
-            device.step(dt_s)
+        for endpoint in self.endpoints:
+            for device in endpoint.devices.values():
+                device.step(dt_s)
         for battery in self._batteries.values():
             battery.grid.step(dt_s)
             battery.step(dt_s)
         for meter in self._meters:
             meter.step(dt_s)
+
+    def _device(self, device: BatteryDevice | MeterDevice, heartbeat: int) -> SimulatedDevice:
+        profile = self._load(device.profile)
+        source: Battery | Meter
+        if isinstance(device, BatteryDevice):
+            source = self._batteries[device.name]
+        else:
+            source = _meter(device, profile, self._batteries[device.meter_of])
+            self._meters.append(source)
+        try:
+            return SimulatedDevice(device.name, profile, source, heartbeat, device.values)
+        except ValueError as error:
+            raise ConfigError(f"device {device.name}: {error}") from None
 
 
 def load_config(path: Path) -> SimulatorConfig:

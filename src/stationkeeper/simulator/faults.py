@@ -61,6 +61,8 @@ class Fault(BaseModel):
         missing = [name for name in kind.needs if getattr(self, name) is None]
         if missing:
             raise ValueError(f"fault {self.kind} needs {', '.join(missing)}")
+        if self.kind == "soe_limit" and self.low is None and self.high is None:
+            raise ValueError("fault soe_limit needs low or high, in percent")
         if self.functions is not None and not self.functions <= set(WRITE_FUNCTIONS + READ_FUNCTIONS):
             raise ValueError(f"fault {self.kind}: functions are 1 to 6, 15, 16, 22, 23")
         return self
@@ -111,8 +113,8 @@ class ActiveFault:
 class Faults:
     """The faults of one server. May be used from any thread.
 
-    `check` refuses (`FaultError`) what the server cannot do, and `changed` is told of each set and clear
-    before these return.
+    `check` refuses (`FaultError`) what the server cannot do, without setting it; `changed` is told of each
+    set and clear before these return.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class Faults:
         check: Callable[[Fault], None] = lambda _: None,
         changed: Callable[[ActiveFault | None], None] = lambda _: None,
     ) -> None:
-        self._check = check
+        self.check = check
         self._changed = changed
         self._lock = threading.Lock()
         self._active: list[ActiveFault] = []
@@ -128,7 +130,7 @@ class Faults:
 
     def set(self, fault: Fault) -> int:
         """Begin a fault and return its number. Of several at one stage, the first that matches hits."""
-        self._check(fault)
+        self.check(fault)
         with self._lock:
             self._numbered += 1
             active = ActiveFault(self._numbered, fault)
