@@ -117,13 +117,17 @@ def test_check_mode_only_reads_and_says_what_it_would_write() -> None:
     ]  # fmt: skip
 
 
-def test_another_master_is_noticed_before_anything_is_written() -> None:
-    world = World()
+@pytest.mark.parametrize("profile", ["generic_battery", "hold_last_inverter"])
+def test_another_master_is_noticed_before_anything_is_written(profile: str) -> None:
+    world = World(load_profile(profile))
+    assert world.profile.watchdog is not None
+    cycle_s = world.profile.watchdog.timeout_s / 3
     sleep = world.sleep
 
     async def controller(seconds: float) -> None:
+        # As slowly as a controller may feed.
         await sleep(seconds)
-        world.held["controller_heartbeat"] = world.held.get("controller_heartbeat", 0) + 1
+        world.held["controller_heartbeat"] = world.now_s // cycle_s
 
     world.sleep = controller  # type: ignore[method-assign]
     assert "another master writes controller_heartbeat" in failed(run(world))["quiet"]

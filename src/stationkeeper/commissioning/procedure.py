@@ -82,11 +82,13 @@ class _Procedure:
             state = await line.read([name for name in (local, soe) if name])
             self._add(judge_state(profile, state.get(local or ""), state.get(soe or "")))
             seen, commands = [], []
+            pause_s = self._quiet_pause_s()
             for number in range(self._options.samples):
                 if number:
-                    await self._clock.sleep(self._options.interval_s)
+                    await self._clock.sleep(pause_s)
                 seen.append(await line.look())
                 commands.append(await line.read(self._written_points()))
+            self._report.before = _shown(seen[0])
             self._add(judge_freshness(seen))
             self._add(judge_quiet(commands))
         except ModbusError as error:
@@ -130,6 +132,7 @@ class _Procedure:
         if look is None and "stop" in self._profile.recipes and "stop" not in recipes:
             look = await self._try_zero([*recipes, "stop"])
         self._report.left_at_zero = look is not None
+        self._report.after = _shown(look) if look else {}
         message = "left at 0 kW, measured and read back"
         if look is None:
             message = "NOT PROVEN to be at 0 kW: stop it at the device, or run edge_emergency_stop"
@@ -261,6 +264,13 @@ class _Procedure:
             return ["zero_power", "stop"]
         return ["zero_power"]
 
+    def _quiet_pause_s(self) -> float:
+        """Return the time between looks in which a controller, if there is one, is caught writing."""
+        watchdog = self._profile.watchdog
+        between = max(1, self._options.samples - 1)
+        cycle_s = watchdog.timeout_s / _FEEDS if watchdog is not None else 0.0
+        return max(self._options.interval_s, cycle_s / between + _SILENT_LOOK_S)
+
     def _written_points(self) -> list[str]:
         watchdog = self._profile.watchdog
         names = {step.point: None for step in self._profile.recipes["set_power"]}
@@ -271,3 +281,7 @@ class _Procedure:
     def _add(self, check: Check) -> bool:
         self._report.checks.append(check)
         return check.passed
+
+
+def _shown(look: Observation) -> dict[str, float | None]:
+    return {"setpoint_kw": look.setpoint_kw, "power_kw": look.power_kw}

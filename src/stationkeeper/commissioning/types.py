@@ -100,6 +100,9 @@ class Report:
     # Never written to a profile by this program: a person decides on a measurement.
     proposal: dict[str, Any] = field(default_factory=dict)
     written: bool = False
+    # Set-point and power as found and as left, in kW.
+    before: dict[str, float | None] = field(default_factory=dict)
+    after: dict[str, float | None] = field(default_factory=dict)
     left_at_zero: bool | None = None
 
     @property
