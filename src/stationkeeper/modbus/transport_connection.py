@@ -48,6 +48,7 @@ class StrictConnection:
         self._lock = asyncio.Lock()
         self._client: Any = None
         self._request = b""
+        self._received = b""
         self._answer: asyncio.Future[bytes] | None = None
         # Monotonic times: the last exchange, and when an RTU line can be trusted again.
         self._active_at = 0.0
@@ -154,6 +155,9 @@ class StrictConnection:
         client = self.endpoint.pymodbus_client(
             longer_s, self._trace_packet, lambda up: None if up else self._lost(client)
         )
+        # pymodbus only carries the bytes. Its own reading would hunt for a frame in noise, take an echo for
+        # an answer, and (3.12) forget the first part of a frame that comes in pieces.
+        client.ctx.data_received = self._receive
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 connected = await client.connect()
@@ -191,21 +195,23 @@ class StrictConnection:
     def _trace_packet(self, sending: bool, data: bytes) -> bytes:
         if sending:
             self._request = data
+            self._received = b""
             self.sent_at = time.monotonic()
-            return data
+        return data
+
+    def _receive(self, data: bytes) -> None:
         answer = self._answer
         if answer is None or answer.done() or not self._request:
             self._unasked()
+            return
+        self._received += data
+        try:
+            pdu = self._check(self._request, self._received)
+        except ModbusError as error:
+            answer.set_exception(error)
         else:
-            try:
-                pdu = self._check(self._request, data)
-            except ModbusError as error:
-                answer.set_exception(error)
-            else:
-                if pdu is not None:
-                    answer.set_result(pdu)
-        # pymodbus gets nothing to decode: it would hunt for a frame in noise, and take an echo for one.
-        return b""
+            if pdu is not None:
+                answer.set_result(pdu)
 
     def _unasked(self) -> None:
         """Bytes that nobody asked for: whatever comes next could be one answer late."""
