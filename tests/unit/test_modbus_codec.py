@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 from stationkeeper.modbus.codec import CodecError, DataType, Encoding, decode, encode
 
 INTEGERS = [kind for kind in DataType if not kind.is_float and kind is not DataType.BIT]
+FLOATS = [kind for kind in DataType if kind.is_float]
 ORDERS = st.sampled_from(["big", "little"])
-SCALES = st.sampled_from(["1", "0.1", "0.001", "0.25", "10", "-0.1", "3", "1E-9", "0.07"])
-OFFSETS = st.sampled_from(["0", "-40", "0.5", "273.15"])
+ALL_SCALES = ["1", "0.1", "0.001", "0.25", "10", "-0.1", "3", "1E-9", "0.07"]
+ALL_OFFSETS = ["0", "-40", "0.5", "273.15"]
+SCALES = st.sampled_from(ALL_SCALES)
+OFFSETS = st.sampled_from(ALL_OFFSETS)
 
 
 def bounds(kind: DataType) -> tuple[int, int]:
@@ -23,6 +27,20 @@ def bounds(kind: DataType) -> tuple[int, int]:
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.is_signed else (0, (1 << bits) - 1)
 
 
+@pytest.mark.criterion("MW-21")
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_the_ends_of_each_type_survive_with_every_order_scale_and_offset(kind: DataType) -> None:
+    """Every combination, which the random ones below need not meet."""
+    low, high = bounds(kind)
+    orders: list[Any] = ["big", "little"]
+    for words, bytes_, scale, offset in itertools.product(orders, orders, ALL_SCALES, ALL_OFFSETS):
+        encoding = Encoding(kind, words, bytes_, Decimal(scale), Decimal(offset))
+        for raw in (low, low + 1, 0, 1, high // 3, high - 1, high):
+            value = raw * Decimal(scale) + Decimal(offset)
+            assert decode(encode(value, encoding), encoding) == value
+
+
+@pytest.mark.criterion("MW-21")
 @given(st.data(), st.sampled_from(INTEGERS), st.tuples(ORDERS, ORDERS), SCALES, OFFSETS)
 def test_integers_survive_the_round_trip(
     data: st.DataObject, kind: DataType, orders: tuple[Any, Any], scale: str, offset: str
@@ -35,18 +53,56 @@ def test_integers_survive_the_round_trip(
     assert decode(registers, encoding) == value
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), ORDERS, ORDERS)
-def test_float64_survives_the_round_trip(value: float, words: Any, bytes_: Any) -> None:
-    encoding = Encoding(DataType.FLOAT64, words, bytes_)
+@pytest.mark.criterion("MW-21")
+@given(st.data(), st.sampled_from(FLOATS), st.tuples(ORDERS, ORDERS))
+def test_floats_survive_the_round_trip(data: st.DataObject, kind: DataType, orders: tuple[Any, Any]) -> None:
+    value = data.draw(st.floats(allow_nan=False, allow_infinity=False, width=kind.words * 16))
+    encoding = Encoding(kind, *orders)
     assert decode(encode(value, encoding), encoding) == value
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, width=32), ORDERS, ORDERS)
-def test_float32_survives_the_round_trip(value: float, words: Any, bytes_: Any) -> None:
-    encoding = Encoding(DataType.FLOAT32, words, bytes_)
-    assert decode(encode(value, encoding), encoding) == value
+@pytest.mark.criterion("MW-21")
+@given(st.data(), st.sampled_from(FLOATS), st.tuples(ORDERS, ORDERS), SCALES, OFFSETS)
+def test_scaled_floats_survive_the_round_trip_to_their_precision(
+    data: st.DataObject, kind: DataType, orders: tuple[Any, Any], scale: str, offset: str
+) -> None:
+    value = data.draw(st.floats(-1e6, 1e6))
+    encoding = Encoding(kind, *orders, Decimal(scale), Decimal(offset))
+    registers = encode(value, encoding)
+    assert len(registers) == kind.words
+    back = decode(registers, encoding)
+    # The raw value keeps 24 or 53 bits; an offset adds to what its last bit is worth.
+    precision = 2.0**-23 if kind is DataType.FLOAT32 else 2.0**-51
+    assert back == pytest.approx(value, abs=precision * (abs(value) + 2 * abs(float(offset))) + 1e-40)
 
 
+@pytest.mark.criterion("MW-21")
+@given(st.data(), st.sampled_from(INTEGERS), st.tuples(ORDERS, ORDERS), SCALES, OFFSETS)
+def test_any_words_survive_decoding_and_encoding(
+    data: st.DataObject, kind: DataType, orders: tuple[Any, Any], scale: str, offset: str
+) -> None:
+    """The other way round: what was read can be written back, register for register."""
+    words = data.draw(st.lists(st.integers(0, 0xFFFF), min_size=kind.words, max_size=kind.words))
+    encoding = Encoding(kind, *orders, Decimal(scale), Decimal(offset))
+    value = decode(words, encoding)
+    assert value is not None
+    assert encode(value, encoding) == words
+
+
+@pytest.mark.criterion("MW-21")
+@given(st.integers(0, 15), st.integers(0, 15), ORDERS, st.data())
+def test_bits_and_masked_fields_survive_the_round_trip(
+    first: int, last: int, bytes_: Any, data: st.DataObject
+) -> None:
+    low, high = sorted((first, last))
+    field = Encoding(DataType.UINT16, byte_order=bytes_, mask=(2 << high) - (1 << low))
+    value = data.draw(st.integers(0, (1 << high - low + 1) - 1))
+    assert decode(encode(value, field), field) == value
+    bit = Encoding(DataType.BIT, bit=first)
+    assert [decode(encode(state, bit), bit) for state in (0, 1)] == [0, 1]
+
+
+@pytest.mark.criterion("MW-21")
 @given(
     st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=4), st.sampled_from(list(DataType)), SCALES, OFFSETS
 )
@@ -61,6 +117,7 @@ def test_any_words_decode_or_are_refused(words: list[int], kind: DataType, scale
             decode(words, encoding)
 
 
+@pytest.mark.criterion("MW-21")
 @given(st.floats() | st.integers(-(2**70), 2**70), st.sampled_from(list(DataType)), SCALES)
 def test_any_number_encodes_or_is_refused(value: float, kind: DataType, scale: str) -> None:
     encoding = Encoding(kind, scale=Decimal("1" if kind is DataType.BIT else scale))
@@ -71,6 +128,7 @@ def test_any_number_encodes_or_is_refused(value: float, kind: DataType, scale: s
     assert all(0 <= word <= 0xFFFF for word in words)
 
 
+@pytest.mark.criterion("MW-4")
 def test_a_third_of_a_tenth_is_three_and_never_two() -> None:
     tenth = Encoding(DataType.INT16, scale=Decimal("0.1"))
     assert encode(0.3, tenth) == [3]
@@ -89,6 +147,7 @@ def test_word_and_byte_order() -> None:
         assert encode(value, Encoding(DataType.UINT32, words, bytes_)) == registers
 
 
+@pytest.mark.criterion("MW-4")
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
@@ -110,6 +169,7 @@ def test_refuses_what_the_register_cannot_hold(value: Any, kind: str, message: s
         encode(value, Encoding(DataType(kind)))
 
 
+@pytest.mark.criterion("MW-4")
 def test_nearest_rounds_only_when_asked() -> None:
     step = Encoding(DataType.INT16, scale=Decimal("0.1"))
     with pytest.raises(CodecError, match="multiple"):
