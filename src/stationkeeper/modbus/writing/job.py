@@ -11,8 +11,8 @@ from typing import Any, Literal
 from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.endpoint_lock import default_directory, endpoint_lock
 from stationkeeper.modbus.errors import RequestError
-from stationkeeper.modbus.transports import SerialSettings
 from stationkeeper.modbus.writing.clock import Clock
+from stationkeeper.modbus.writing.device import Device
 from stationkeeper.modbus.writing.execute import execute
 from stationkeeper.modbus.writing.group import GroupResult, run_group, run_recipe
 from stationkeeper.modbus.writing.journal import AuditedGate, AuditSink, Author, Sink
@@ -22,35 +22,6 @@ from stationkeeper.modbus.writing.session import BROADCAST, Patience, Session
 from stationkeeper.modbus.writing.wear import WearLedger
 from stationkeeper.profiles.schema import Profile
 from stationkeeper.runbooks.state import state_directory
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One unit behind one endpoint, and how to talk to it."""
-
-    host: str
-    port: int = 502
-    unit: int = 1
-    transport: str = "tcp"
-    serial: SerialSettings | None = None
-    connect_timeout_s: float = 3.0
-    response_timeout_s: float = 3.0
-    min_gap_s: float = 0.0
-
-    def __str__(self) -> str:
-        return self.host if self.transport == "serial" else f"{self.host}:{self.port}"
-
-    def client(self) -> StrictClient:
-        """Return a client that is not yet connected. Raises `RequestError`."""
-        return StrictClient(
-            self.host,
-            self.port,
-            self.response_timeout_s,
-            self.connect_timeout_s,
-            min_gap_s=self.min_gap_s,
-            transport=self.transport,
-            serial=self.serial,
-        )
 
 
 @dataclass(frozen=True, slots=True)
