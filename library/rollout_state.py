@@ -18,7 +18,7 @@ options:
     required: true
   state:
     description:
-      - V(opened) begins the rollout, or continues the unfinished one of the same runbook, content and targets.
+      - V(opened) begins the rollout, or continues the unfinished one of this runbook, content and targets.
       - V(asked) tells whether wave O(wave) may start; every host before it must be proven in this run.
       - V(recorded) adds the result of O(host).
     type: str

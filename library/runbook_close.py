@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: runbook_close
 short_description: Add up the results of a runbook
 description:
-  - Puts every intended host into exactly one of the sets ok, changed, failed, unreachable and not_attempted, from its fact
-    C(runbook_result), the probe of C(runbook_open) and what the callback C(runbook_watch) saw.
+  - Puts every intended host into exactly one of the sets ok, changed, failed, unreachable and not_attempted,
+    from its fact C(runbook_result), the probe of C(runbook_open) and what the callback C(runbook_watch) saw.
   - A host that says C(ok) or C(changed) although one of its tasks could not reach it counts as unreachable.
   - A reachable host without a usable result is in no set, so the sets do not add up and the run fails.
   - Changes nothing and does not fail by itself; use it through the role C(runbook), C(tasks_from=close).
