@@ -466,6 +466,20 @@ def test_a_line_that_another_master_holds_is_said_to_be_so() -> None:
     run(test)
 
 
+@pytest.mark.criterion("MW-15")
+@pytest.mark.parametrize("transport", ["tcp", "rtu_over_tcp"])
+def test_a_gateway_that_hangs_up_at_once_is_said_to_have_another_master(transport: str) -> None:
+    async def test() -> None:
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+        client = StrictClient("127.0.0.1", server.sockets[0].getsockname()[1], 600, transport=transport)
+        with pytest.raises((ConnectionFailedError, NoAnswerError), match="another master may hold"):
+            await client.write(1, 0, [1])
+        assert not client.connected
+        server.close()
+
+    run(test)
+
+
 def test_a_device_that_is_unplugged_is_noticed() -> None:
     async def test() -> None:
         with pytest.raises(ConnectionFailedError, match="/dev/ttyNone does not open"):

@@ -27,6 +27,9 @@ _UNIT_ARGUMENT = (
     else "slave"
 )
 
+# Many devices have one session, and close any further one at once.
+_OTHER_MASTER = "another master may hold its only session"
+
 
 class StrictConnection:
     """Exchanges one request at a time with an endpoint; see `StrictClient` for when it is closed.
@@ -94,10 +97,10 @@ class StrictConnection:
             raise NoAnswerError(f"{where}: no answer within {self._timeout_s:g} s", writing=writing) from None
         except ConnectionError:
             if not self._request:
-                raise ConnectionFailedError(f"{where}: connection lost before the request left") from None
-            raise NoAnswerError(
-                f"{where} closed the connection (another master may hold its only session)", writing=writing
-            ) from None
+                raise ConnectionFailedError(
+                    f"{where}: connection lost before the request left ({_OTHER_MASTER})"
+                ) from None
+            raise NoAnswerError(f"{where} closed the connection ({_OTHER_MASTER})", writing=writing) from None
         except AnswerMismatchError as error:
             raise AnswerMismatchError(f"{where}: {error.message}") from None
         finally:
@@ -139,7 +142,9 @@ class StrictConnection:
             # A connection that was closed, or that sent unasked, in the pause is not used.
             if self._client is client:
                 return client
-        raise ConnectionFailedError(f"{self.endpoint} closes each connection or sends without being asked")
+        raise ConnectionFailedError(
+            f"{self.endpoint} closes each connection or sends without being asked ({_OTHER_MASTER})"
+        )
 
     async def _silence(self) -> None:
         deadline = time.monotonic() + 3 * self._timeout_s + self._gap_s
