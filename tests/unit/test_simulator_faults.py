@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from simulator_rig import (
 )
 
 from stationkeeper.modbus.client import Table
+from stationkeeper.simulator.fault_kinds import KINDS
 from stationkeeper.simulator.faults import Fault, FaultError, parse_fault
 from stationkeeper.simulator.server import SimulatorServer
 
@@ -71,6 +73,13 @@ def test_a_fault_that_this_server_cannot_have_is_refused(fault: Fault, message: 
     with pytest.raises(FaultError, match=message):
         served.faults.set(fault)
     assert served.faults.active() == []
+
+
+def test_every_kind_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs/simulator.md").read_text()
+    table = [f"| `{name}` | {kind.stage.value} |" for name, kind in KINDS.items()]
+    assert [row for row in table if row not in page] == []
+    assert [name for name, kind in KINDS.items() if f"| {kind.text} |" not in page] == []
 
 
 def test_faults_are_cleared_by_kind_unit_or_number() -> None:

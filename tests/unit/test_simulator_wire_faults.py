@@ -276,3 +276,17 @@ def test_a_unit_behind_a_gateway_is_silent_alone() -> None:
         await client.close()
 
     serve(scenario)
+
+
+def test_a_serial_line_that_nobody_reads_does_not_stop_the_others() -> None:
+    async def scenario(server: SimulatorServer, port: int) -> None:
+        descriptor = os.open(await server.start_serial(), os.O_RDWR | os.O_NOCTTY)
+        request = bytes([1]) + bytes.fromhex("04000000" + "0d")
+        for asked in range(1, 401):
+            os.write(descriptor, request + crc16(request))
+            while len(server.recent()) < asked:
+                await asyncio.sleep(0)
+        assert (await (await Bare.to(port)).ask(1, READ_SETPOINT))[0] == 1
+        os.close(descriptor)
+
+    serve(scenario)

@@ -91,7 +91,7 @@ class Exchange:
             answer = self._exception(code)
         fault = self._take(Stage.ANSWER, request) if request else None
         if fault and fault.kind == "acknowledge":
-            self.entry.pop("words", None)
+            self._lose_words()
             return Reply(self._exception(ACKNOWLEDGE))
         return Reply(None if fault and fault.kind == "drop" else answer, fault)
 

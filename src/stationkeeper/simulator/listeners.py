@@ -69,6 +69,7 @@ class Listeners:
         self._loop = loop
         ours, theirs = os.openpty()
         tty.setraw(theirs)
+        os.set_blocking(ours, False)
         path = os.ttyname(theirs)
         reader = asyncio.StreamReader()
 
@@ -80,7 +81,7 @@ class Listeners:
 
         loop.add_reader(ours, lambda: reader.feed_data(os.read(ours, 4096)))
         connection = _Connection(
-            f"serial:{path}", "serial", reader, lambda data: _write_all(ours, data), close
+            f"serial:{path}", "serial", reader, lambda data: _send_on_line(ours, data), close
         )
         self._connections.add(connection)
         self._run(self._serve(connection))
@@ -206,6 +207,7 @@ class Listeners:
         task.add_done_callback(self._tasks.discard)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _send_on_line(descriptor: int, data: bytes) -> None:
+    # What nobody takes from a serial line is lost; waiting would silence everybody else.
+    with contextlib.suppress(BlockingIOError):
+        os.write(descriptor, data)
