@@ -11,15 +11,28 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from stationkeeper.controller.orders import Order, give_order, withdraw_order
+
 BATTERY_ID = "ab79127d-a435-5f3c-87bf-8943623e4134"
 METER_ID = "ab79127d-a435-5f3c-87bf-8943623e4135"
 NAMES = {BATTERY_ID: "B1", METER_ID: "M1"}
+# The test says by a file whether the clock is synchronised; this machine's clock says nothing.
+ENTRY = """
+import sys
+from pathlib import Path
+from stationkeeper.controller import clock
+clock.TIMESYNCD_FLAG, clock.CONTAINER_FLAG = Path(sys.argv.pop(1)), Path("/nowhere")
+clock.kernel_says_synchronised = lambda: False
+from stationkeeper.cli import main
+sys.exit(main())
+"""
 
 
 def free_port() -> int:
@@ -50,6 +63,8 @@ class Station:
         self.var = state_dir or directory / "var"
         for path in (self.etc, self.var / "latch"):
             path.mkdir(parents=True)
+        self.clock_is_right = directory / "synchronized"
+        self.clock_is_right.touch()
         self.served = directory / "served.jsonl"
         self.log = directory / "controller.log"
         self.simulator: subprocess.Popen[bytes] | None = None
@@ -106,7 +121,8 @@ class Station:
     def command(self, *arguments: str) -> list[str]:
         """Return a command line of the controller for this station's directories."""
         places = [f"--config-dir={self.etc}", f"--state-dir={self.var}", f"--runtime-dir={self.run_dir}"]
-        return [sys.executable, "-m", "stationkeeper.cli", "controller", *arguments, *places]
+        entry = [sys.executable, "-c", ENTRY, str(self.clock_is_right)]
+        return [*entry, "controller", *arguments, *places]
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one action of the controller's command to its end."""
@@ -118,6 +134,17 @@ class Station:
         """Start the controller."""
         with (self.directory / "stderr").open("ab") as stream:
             self.controller = subprocess.Popen(self.command("run"), stderr=stream, env=self.environment)
+
+    def order(self, kind: str, *, lasts_s: float | None = 3600, **fields: Any) -> None:
+        """Give an order, as the module does; without ``lasts_s`` it has no end."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        until = None if lasts_s is None else now + timedelta(seconds=lasts_s)
+        fields = {"reason": "test", "run_id": str(time.monotonic_ns())} | fields
+        give_order(Order(kind, owner="ops", since=now, until=until, **fields), self.var / "orders")
+
+    def withdraw(self, kind: str) -> None:
+        """Withdraw an order."""
+        withdraw_order(kind, self.var / "orders")
 
     def kill_controller(self) -> None:
         """Kill it as a power cut would."""

@@ -17,7 +17,7 @@ from stationkeeper.controller.components import (
     decide,
     limits,
 )
-from stationkeeper.controller.schema import LimitsComponent, ToSoeComponent
+from stationkeeper.controller.schema_components import LimitsComponent, ToSoeComponent
 from stationkeeper.profiles.schema import Limits
 
 POWERS = st.floats(-1000, 1000)
@@ -35,7 +35,6 @@ SITUATIONS = st.builds(
         min_soe_percent=st.floats(0, 50),
         max_soe_percent=st.floats(50, 100),
     ),
-    freshness_s=st.floats(1, 100),
     latch=st.sampled_from([None, "stopped"]),
     site_limits=st.one_of(
         st.none(),
@@ -48,15 +47,17 @@ SITUATIONS = st.builds(
             st.one_of(st.none(), st.floats(0, 500)),
         ),
     ),
-    maintenance=st.booleans(),
+    maintenance=st.sampled_from([None, "switched on"]),
     safe_mode=st.sampled_from([None, "asked"]),
+    idle=st.sampled_from([None, "ran out"]),
+    setpoint_kw=st.one_of(st.none(), POWERS),
+    other_kw=st.one_of(st.none(), POWERS),
+    share=st.floats(0.01, 1),
     to_soe=st.one_of(
         st.none(),
         st.floats(0, 100).map(lambda target: ToSoeComponent(type="to_soe", target_soe_percent=target)),
     ),
     soe_percent=st.one_of(st.none(), st.floats(0, 100)),
-    power_kw=st.one_of(st.none(), POWERS),
-    age_s=st.one_of(st.none(), st.floats(0, 200)),
 )
 
 
@@ -82,6 +83,7 @@ def test_the_result_lies_in_every_interval_when_they_intersect(constraints: list
             assert low <= setpoint_kw <= high
 
 
+@pytest.mark.criterion("ES-5", "SM-1")
 @given(SITUATIONS)
 def test_latched_is_always_exactly_zero(situation: Situation) -> None:
     decision = decide(replace(situation, latch="stopped"))
@@ -89,16 +91,19 @@ def test_latched_is_always_exactly_zero(situation: Situation) -> None:
     assert decision.component == "emergency_stop"
 
 
+@pytest.mark.criterion("SM-1")
 @given(SITUATIONS)
-def test_every_decision_keeps_to_the_limits_and_unknown_is_zero(situation: Situation) -> None:
+def test_every_decision_keeps_to_the_limits_and_nothing_asked_is_zero(situation: Situation) -> None:
     decision = decide(situation)
     allowed = limits(situation).interval
+    assert allowed.low_kw <= 0 <= allowed.high_kw, "no limit may force power, or a hold could not hold zero"
     assert allowed.low_kw <= decision.setpoint_kw <= allowed.high_kw
+    assert decision.bounds == (Interval(0, 0) if situation.latch else allowed)
     assert abs(decision.setpoint_kw) <= situation.rating_kw
-    unknown = None in (situation.soe_percent, situation.power_kw, situation.age_s)
-    stale = situation.age_s is not None and situation.age_s > situation.freshness_s
-    held = situation.latch or situation.maintenance or situation.safe_mode
-    if unknown or stale or held or situation.to_soe is None:
+    nothing_asked = situation.setpoint_kw is None and (
+        situation.to_soe is None or situation.soe_percent is None
+    )
+    if situation.latch or situation.maintenance or situation.safe_mode or situation.idle or nothing_asked:
         assert decision.setpoint_kw == 0
     if situation.soe_percent is not None and situation.soe_percent >= situation.device_limits.max_soe_percent:
         assert decision.setpoint_kw >= 0
@@ -107,14 +112,15 @@ def test_every_decision_keeps_to_the_limits_and_unknown_is_zero(situation: Situa
 NORMAL = Situation(
     rating_kw=100,
     device_limits=Limits(min_power_kw=-80, max_power_kw=80, min_soe_percent=5, max_soe_percent=95),
-    freshness_s=10,
     to_soe=ToSoeComponent(type="to_soe", target_soe_percent=50),
     soe_percent=70,
-    power_kw=0,
-    age_s=1,
 )
 
 
+EXPORT = LimitsComponent(type="limits", max_export_kw=25, max_import_kw=100, grid_meter="M0")
+
+
+@pytest.mark.criterion("SM-1", "ES-5")
 @pytest.mark.parametrize(
     ("change", "setpoint_kw", "component"),
     [
@@ -125,12 +131,18 @@ NORMAL = Situation(
         ({"to_soe": None}, 0, "limits"),
         ({"soe_percent": 3, "to_soe": ToSoeComponent(type="to_soe", target_soe_percent=0)}, 0, "limits"),
         ({"soe_percent": 96, "to_soe": ToSoeComponent(type="to_soe", target_soe_percent=100)}, 0, "limits"),
-        ({"maintenance": True}, 0, "maintenance_mode"),
+        ({"maintenance": "fan"}, 0, "maintenance_mode"),
         ({"safe_mode": "asked"}, 0, "safe_mode"),
-        ({"age_s": 11}, 0, "safe_mode"),
-        ({"age_s": None}, 0, "safe_mode"),
-        ({"soe_percent": float("nan")}, 0, "safe_mode"),
-        ({"maintenance": True, "safe_mode": "asked", "latch": "smoke"}, 0, "emergency_stop"),
+        ({"idle": "ran out"}, 0, "idle"),
+        ({"setpoint_kw": -20}, -20, "setpoint"),
+        ({"setpoint_kw": -200}, -80, "limits"),
+        ({"setpoint_kw": -20, "idle": "ran out"}, 0, "idle"),
+        ({"maintenance": "fan", "safe_mode": "asked"}, 0, "maintenance_mode"),
+        ({"maintenance": "fan", "safe_mode": "asked", "latch": "smoke"}, 0, "emergency_stop"),
+        ({"site_limits": EXPORT, "other_kw": 10, "setpoint_kw": 70}, 15, "limits"),
+        ({"site_limits": EXPORT, "other_kw": 30, "setpoint_kw": 70}, 0, "limits"),
+        ({"site_limits": EXPORT, "other_kw": -60, "setpoint_kw": -70}, -40, "limits"),
+        ({"site_limits": EXPORT, "other_kw": 10, "setpoint_kw": 70, "share": 0.5}, 7.5, "limits"),
     ],
 )
 def test_who_settles_it(change: dict[str, object], setpoint_kw: float, component: str) -> None:

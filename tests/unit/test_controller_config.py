@@ -78,7 +78,7 @@ devices:
     loaded = load(files.config, files.override)
     config = loaded.config
     assert config.controller.poll_interval_s == 60
-    assert config.controller.maintenance
+    assert config.controller.rules.maintenance
     assert config.controller.limits is not None
     assert config.controller.to_soe is not None
     assert config.controller.to_soe.target_soe_percent == 20
@@ -122,7 +122,7 @@ PARTS = "controller: {components: [{%s}]}"
             "same modbus host, port and unit: WLCE-BESS-01, WLCE-METER-01",
         ),
         (METER % "measures: X", "no battery of this station"),
-        (METER % "profile: x", "known profiles: generic_battery"),
+        (METER % "profile: x", "known profiles: .*generic_battery"),
     ],
 )
 def test_a_bad_configuration_names_file_key_and_remedy(files: Files, override: str, message: str) -> None:

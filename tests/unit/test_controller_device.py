@@ -10,19 +10,23 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from stationkeeper.controller.clock import time_quality
+from stationkeeper.controller import clock
+from stationkeeper.controller.clock import Clock, time_quality
 from stationkeeper.controller.device import Device
-from stationkeeper.controller.guard import Guard, Holds
+from stationkeeper.controller.guard import Guard
 from stationkeeper.controller.latch import FILE_NAME
 from stationkeeper.controller.loop import DeviceLoop
 from stationkeeper.controller.metrics import Metrics
+from stationkeeper.controller.modes import Holds
 from stationkeeper.controller.notify import notify, watchdog_period_s
+from stationkeeper.controller.orders import Order, OrderState, give_order
 from stationkeeper.controller.recorder import MEMORY_SAMPLES, Recorder
 from stationkeeper.controller.schema import Battery, Controller, Modbus
 from stationkeeper.controller.store import Sample, Store, StoreError
@@ -31,6 +35,7 @@ from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.profiles.load import load_profile
 from stationkeeper.simulator.config import SimulatorConfig
 from stationkeeper.simulator.config import Station as Devices
+from stationkeeper.simulator.faults import Fault
 from stationkeeper.simulator.server import SimulatorServer
 
 PROFILE = load_profile("generic_battery")
@@ -59,7 +64,7 @@ async def battery(
     )
     client = StrictClient("127.0.0.1", port, 0.3, 0.3)
     metrics = Metrics("WLCE")
-    yield Device(config, PROFILE, client, metrics, boot_id=str(UUID(int=2))), devices, metrics
+    yield Device(config, PROFILE, client, metrics, boot_id=str(UUID(int=2)), clock=Clock()), devices, metrics
     await client.close()
     await server.close()
 
@@ -110,17 +115,8 @@ def test_a_refused_and_an_unreachable_device_are_told_apart() -> None:
 
 def test_an_answer_lost_after_the_write_is_settled_by_reading() -> None:
     def swallow(devices: Devices, server: SimulatorServer) -> None:
-        real, lost = server.answer, [True]
-
-        def answer(client: str, unit: int, pdu: bytes) -> bytes:
-            answered = real(client, unit, pdu)
-            if pdu[0] == 16 and lost:
-                lost.clear()
-                # The device has applied it; the client waits in vain.
-                time.sleep(0.5)
-            return answered
-
-        server.answer = answer  # type: ignore[method-assign]
+        # The device has applied it; the client waits in vain.
+        server.faults.set(Fault(kind="drop", functions=frozenset({16}), count=1))
 
     async def scenario() -> None:
         async with battery(swallow) as (device, _, metrics):
@@ -192,24 +188,28 @@ def test_a_hanging_disk_holds_nobody_up(tmp_path: Path) -> None:
 def test_holds_are_read_and_a_hanging_disk_counts_as_latched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, safe_mode = tmp_path / "latch", tmp_path / "safe_mode.json"
-    directory.mkdir()
+    directory, orders = tmp_path / "latch", tmp_path / "orders"
+    for path in (directory, orders):
+        path.mkdir()
 
     async def scenario() -> None:
-        guard = Guard(directory, tmp_path / "run", safe_mode, wait_s=0.3)
+        guard = Guard(directory, tmp_path / "run", orders, wait_s=0.3)
         free = await guard.look()
-        assert (free.latch, free.safe_mode) == (None, None)
-        safe_mode.write_text("not json")
-        assert (await guard.look()).safe_mode == "asked for without a readable reason"
-        safe_mode.write_text('{"reason": "inspection"}')
-        assert (await guard.look()).safe_mode == "inspection"
-        safe_mode.unlink()
+        assert free.latch is None
+        assert set(free.orders.values()) == {OrderState()}
+        (orders / "safe_mode.json").write_text("not json")
+        assert "is not JSON" in str((await guard.look()).orders["safe_mode"].problem)
+        order = Order("safe_mode", "inspection", "ops", "run-1", datetime(2026, 1, 1, tzinfo=UTC))
+        give_order(order, orders)
+        assert (await guard.look()).order("safe_mode") == order
         (directory / FILE_NAME).touch()
         assert (await guard.look()).latch == "unreadable"
         (directory / FILE_NAME).unlink()
         with monkeypatch.context() as hanging:
             hanging.setattr("stationkeeper.controller.guard.read_latch", lambda *places: time.sleep(1.0))
-            assert "does not answer" in str((await guard.look()).latch)
+            seen = await guard.look()
+            assert "does not answer" in str(seen.latch)
+            assert seen.order("safe_mode") == order, "what was ordered before stays ordered"
         guard.close()
 
     asyncio.run(scenario())
@@ -222,11 +222,13 @@ def loop_of(device: Device, metrics: Metrics, tmp_path: Path) -> DeviceLoop:
         Controller.model_validate(section),
         recorder=Recorder(lambda: Store(tmp_path / "buffer.db"), metrics),
         metrics=metrics,
-        holds=lambda: Holds(None, None),
+        station=[device],
+        holds=lambda: Holds(None),
         decided=lambda: None,
     )
 
 
+@pytest.mark.criterion("CT-2")
 def test_the_devices_watchdog_is_fed_only_after_a_proven_setpoint(tmp_path: Path) -> None:
     written: list[str] = []
 
@@ -296,10 +298,15 @@ def test_notify_never_waits_and_never_fails(tmp_path: Path) -> None:
 
 def test_the_clock_is_trusted_for_a_reason_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flag, nothing = tmp_path / "synchronized", tmp_path / "nothing"
-    monkeypatch.setattr("stationkeeper.controller.clock.kernel_says_synchronised", lambda: False)
-    assert time_quality(nothing, nothing) == "unsynchronised"
+
+    def quality(timesyncd: Path, container: Path, *, kernel: bool = False) -> str:
+        monkeypatch.setattr(clock, "TIMESYNCD_FLAG", timesyncd)
+        monkeypatch.setattr(clock, "CONTAINER_FLAG", container)
+        monkeypatch.setattr(clock, "kernel_says_synchronised", lambda: kernel)
+        return time_quality()
+
+    assert quality(nothing, nothing) == "unsynchronised"
     flag.touch()
-    assert time_quality(flag, nothing) == "synchronised"
-    assert time_quality(nothing, flag) == "synchronised"
-    monkeypatch.setattr("stationkeeper.controller.clock.kernel_says_synchronised", lambda: True)
-    assert time_quality(nothing, nothing) == "synchronised"
+    assert quality(flag, nothing) == "synchronised"
+    assert quality(nothing, flag) == "synchronised"
+    assert quality(nothing, nothing, kernel=True) == "synchronised"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def stored_rows(settings: dict[str, Any]) -> list[tuple[str, str, int, int]]:
     return rows
 
 
+@pytest.mark.criterion("CT-5", "CT-6")
 def test_stored_equals_served_through_an_outage_and_a_kill(
     station: Station, private_postgres: PostgresCluster
 ) -> None:
@@ -98,6 +100,7 @@ def test_stored_equals_served_through_an_outage_and_a_kill(
             assert seqs == list(range(1, len(seqs) + 1)), "a sequence with a hole"
 
 
+@pytest.mark.criterion("ES-5")
 def test_the_latch_holds_zero_at_once_and_survives_restart_and_override(station: Station) -> None:
     station.configure(poll_interval="30s")
     station.start_controller()
@@ -124,16 +127,147 @@ def test_the_latch_holds_zero_at_once_and_survives_restart_and_override(station:
     wait_until(lambda: station.commanded_kw()[-1] == 50, "control after the release")
 
 
-def test_safe_mode_and_stale_measurements_hold_zero(station: Station) -> None:
+@pytest.mark.criterion("SM-1", "SM-2", "SM-3", "SM-5")
+def test_safe_mode_is_ordered_without_a_restart_proven_and_leaves_the_station_idle(station: Station) -> None:
     station.start_controller()
     wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
-    (station.var / "safe_mode.json").write_text('{"reason": "inspection"}')
+    station.order("safe_mode", lasts_s=None, reason="inspection")
     wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW")
     assert station.metric("control_component", component="safe_mode") == 1
-    (station.var / "safe_mode.json").unlink()
+    assert station.metric("safe_mode", device="B1", reason="order") == 1
+    wait_until(lambda: station.metric("zero_verified", device="B1") == 1, "the proof of zero")
+    assert "safe mode: inspection (ops)" in station.messages()
+    station.withdraw("safe_mode")
     wait_until(lambda: station.commanded_kw()[-1] == 50, "50 kW again")
+    # A file that nobody understands counts as safe mode, too.
+    (station.var / "orders/setpoint.json").write_text("{")
+    wait_until(lambda: station.metric("safe_mode", device="B1", reason="order_unreadable") == 1, "safe mode")
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW")
+    station.withdraw("setpoint")
+    wait_until(lambda: station.commanded_kw()[-1] == 50, "50 kW again")
+    # One that ran out by itself leaves the station idle, not where it was.
+    station.order("safe_mode", lasts_s=2)
+    wait_until(lambda: station.metric("idle") == 1, "idleness")
+    assert station.commanded_kw()[-1] == 0
+    station.order("setpoint", power_kw=20.0)
+    wait_until(lambda: station.commanded_kw()[-1] == 20, "the fresh set-point")
+    assert station.metric("idle") == 0
 
 
+@pytest.mark.criterion("CT-8", "SM-3")
+def test_a_restart_never_applies_an_old_setpoint(station: Station) -> None:
+    station.start_controller()
+    wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
+    station.order("setpoint", power_kw=-30.0)
+    wait_until(lambda: station.commanded_kw()[-1] == -30, "the set-point")
+    assert station.metric("setpoint_valid") == 1
+    for stop in (station.kill_controller, station.stop_controller):
+        stop()
+        before = len(station.commanded_kw())
+        station.start_controller()
+        wait_until(lambda: station.metric("control_component", component="setpoint") == 1, "a decision")
+        wait_until(lambda: (station.metric("device_soe_percent") or 0) > 0, "a measurement")
+        seen = len(station.commanded_kw())
+        wait_until(lambda n=seen: len(station.commanded_kw()) > n + 3, "more decisions")  # type: ignore[misc]
+        assert set(station.commanded_kw()[before:]) == {0.0}
+        assert station.metric("setpoint_valid") == 0
+    station.order("setpoint", power_kw=-30.0, lasts_s=3)
+    wait_until(lambda: station.commanded_kw()[-1] == -30, "a fresh set-point")
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW after its end")
+    assert station.metric("setpoint_valid") == 0
+
+
+@pytest.mark.criterion("MT-3", "MT-4", "MT-6")
+def test_maintenance_writes_nothing_after_its_proven_zero_but_a_stop_does(station: Station) -> None:
+    station.start_controller()
+    wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
+    station.order("setpoint", power_kw=40.0)
+    wait_until(lambda: station.commanded_kw()[-1] == 40, "the set-point")
+    station.order("maintenance", lasts_s=600, reason="fan")
+    wait_until(lambda: station.metric("zero_verified", device="B1") == 1, "the proof of zero")
+    wait_until(lambda: station.metric("maintenance") == 1, "maintenance")
+
+    def settled() -> bool:
+        before = (len(station.commanded_kw()), len(station.served_samples()))
+        wait_until(lambda: len(station.served_samples()) >= before[1] + 6, "samples")
+        return len(station.commanded_kw()) == before[0]
+
+    wait_until(settled, "the end of the writes")
+    assert station.commanded_kw()[-1] == 0
+    feeds = [entry for entry in station.served_entries() if entry["function"] == 6]
+    wait_until(
+        lambda: len([e for e in station.served_entries() if e["function"] == 6]) > len(feeds),
+        "the heartbeat, without which the device would leave 0 kW by itself",
+    )
+    writes = len(station.commanded_kw())
+    station.call("latch", "set", "--reason=smoke")
+    wait_until(lambda: len(station.commanded_kw()) > writes, "the stop's own write")
+    station.call("latch", "clear")
+    station.withdraw("maintenance")
+    wait_until(lambda: station.metric("maintenance") == 0, "the end")
+    writes = len(station.commanded_kw())
+    wait_until(lambda: len(station.commanded_kw()) > writes + 3, "decisions")
+    assert set(station.commanded_kw()[writes:]) == {0.0}, "the old set-point must not come back"
+    station.order("setpoint", power_kw=40.0)
+    wait_until(lambda: station.commanded_kw()[-1] == 40, "a fresh set-point")
+
+
+@pytest.mark.criterion("CT-1", "SM-4", "MT-7")
+def test_an_unsynchronised_clock_means_safe_mode_and_its_rows_are_corrected(station: Station) -> None:
+    station.clock_is_right.unlink()
+    station.start_controller()
+    wait_until(lambda: station.metric("safe_mode", device="B1", reason="clock") == 1, "safe mode")
+    wait_until(lambda: len(station.served_samples()) > 6, "samples")
+    assert set(station.commanded_kw()) == {0.0}
+    assert station.metric("clock_synchronised") == 0
+    station.clock_is_right.touch()
+    wait_until(lambda: 50.0 in station.commanded_kw(), "control with the right clock")
+    wait_until(lambda: (station.metric("rows_corrected_total") or 0) > 0, "the correction")
+
+
+@pytest.mark.criterion("CT-7", "SM-2")
+def test_setpoints_ramp_and_a_stop_ramps_down(station: Station) -> None:
+    station.configure(max_ramp_kw_per_s=20)
+    station.start_controller()
+    wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
+    station.order("safe_mode", lasts_s=None)
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW")
+    station.withdraw("safe_mode")
+    wait_until(lambda: station.commanded_kw()[-1] == 50, "50 kW again")
+    before = len(station.commanded_kw())
+    assert station.stop_controller() == 0
+    assert "left at 0 kW: verified" in station.messages()
+    down = station.commanded_kw()[before:]
+    assert down[-1] == 0
+    assert any(0 < power < 50 for power in down), down
+    every = [0.0, *station.commanded_kw()]
+    assert all(abs(b - a) <= 20.001 for a, b in pairwise(every)), every
+
+
+@pytest.mark.criterion("ES-5", "SM-2")
+def test_an_emergency_stop_does_not_ramp(station: Station) -> None:
+    station.configure(max_ramp_kw_per_s=20)
+    station.start_controller()
+    wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
+    before = len(station.commanded_kw())
+    station.call("latch", "set", "--reason=smoke")
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW")
+    assert set(station.commanded_kw()[before:]) <= {50.0, 0.0}
+    station.order("setpoint", power_kw=30.0)
+    (station.etc / "override.yaml").write_text(
+        "controller: {components: [{type: to_soe, target_soe_percent: 10}]}"
+    )
+    station.reload()
+    assert station.stop_controller() == 0
+    station.start_controller()
+    wait_until(lambda: station.metric("emergency_stop_latched") == 1, "the latch after a restart")
+    seen = len(station.served_samples())
+    wait_until(lambda: len(station.served_samples()) > seen + 4, "samples")
+    assert set(station.commanded_kw()[before:]) <= {50.0, 0.0}
+    assert station.commanded_kw()[-1] == 0
+
+
+@pytest.mark.criterion("SM-4", "SM-6", "CT-3")
 def test_a_silent_device_means_safe_mode_until_it_answers_again(station: Station) -> None:
     station.start_controller()
     wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
@@ -209,6 +343,7 @@ def test_a_stop_leaves_zero_and_tells_systemd(station: Station, tmp_path: Path) 
     assert "left at 0 kW: verified" in station.messages()
 
 
+@pytest.mark.criterion("CT-4", "SM-4")
 def test_an_invalid_configuration_leaves_the_last_good_one_in_force(station: Station) -> None:
     station.start_controller()
     wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
@@ -221,7 +356,9 @@ def test_an_invalid_configuration_leaves_the_last_good_one_in_force(station: Sta
     problem = "config.yaml: controller.components[to_soe].power_kw: Input should be a valid number"
     assert problem in station.messages()
     assert problem in station.log.read_text(), "the log file was reopened after rotation"
-    assert station.commanded_kw()[-1] == 50
+    # Whoever wrote it wanted something, perhaps a restriction: 0 kW until it is known.
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "safe mode")
+    assert station.metric("safe_mode", device="B1", reason="config") == 1
     assert station.stop_controller() == 0
     station.start_controller()
     wait_until(lambda: station.metric("config_valid") == 0, "the refusal after a start")
@@ -249,7 +386,7 @@ def test_without_a_last_good_configuration_it_says_why_and_ends(station: Station
 
 
 def test_check_config_is_what_a_deployment_validates_with(station: Station) -> None:
-    command = station.command("check-config")[:5]
+    command = station.command("check-config")[:6]
 
     def check(*arguments: str) -> tuple[int, str]:
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)

@@ -31,14 +31,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def test_rows_come_back_oldest_first_and_leave_only_when_deleted(store: Store) -> None:
+def test_rows_come_back_oldest_first_until_they_are_uploaded(store: Store) -> None:
     store.append([sample(1), sample(1, "d2")])
     store.append([sample(2)])
     rows = store.oldest(2)
     assert [(row.sample.device_id, row.sample.seq) for row in rows] == [("d1", 1), ("d2", 1)]
     assert rows[0].sample == sample(1)
     assert store.size().rows == 3
-    store.delete(rows)
+    store.uploaded(rows)
     assert [row.sample.seq for row in store.oldest(10)] == [2]
     assert store.size().rows == 1
 
@@ -57,7 +57,7 @@ def test_a_full_store_drops_the_oldest_and_records_the_range(tmp_path: Path) -> 
     recorded = {entry["device_id"]: entry for entry in store.summary()["dropped"]}
     assert recorded["d1"] == {
         "device_id": "d1", "boot_id": "b1", "first_seq": 1, "last_seq": 10,
-        "first_us": 1_000_000, "last_us": 10_000_000, "rows": 10,
+        "first_us": 1_000_000, "last_us": 10_000_000, "rows": 10, "reason": "store full",
     }  # fmt: skip
     assert recorded["d2"]["rows"] == 10
 

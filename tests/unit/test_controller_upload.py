@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 from postgres_cluster import PostgresCluster
 
+from stationkeeper.controller.clock import Clock
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.store import Sample, Store
 from stationkeeper.controller.upload import Tally, Uploader, upload_batch
@@ -104,7 +105,8 @@ def test_a_repeated_row_counts_as_conflict_and_a_different_one_is_kept(
     store.append([sample(1)])
     upload_batch(connection, store, store.oldest(10))
     # The same row again: what a lost acknowledgement of COMMIT looks like.
-    store.append([sample(1), sample(2)])
+    store.append([sample(2)])
+    assert store.send_again(sample(1).time_us) == 1
     assert upload_batch(connection, store, store.oldest(10)) == Tally(uploaded=1, conflicting=1)
     clash = Sample("bess", DEVICE, BOOT, 9, sample(1).time_us, "synchronised", {})
     store.append([clash, sample(3)])
@@ -149,7 +151,14 @@ def test_the_database_goes_and_comes_back(tmp_path: Path, private_postgres: Post
     store = Store(path)
     metrics = Metrics("WLCE")
     uploader = Uploader(
-        lambda: Store(path), lambda: settings, metrics, batch_size=20, interval_s=0.05, max_backoff_s=0.5
+        lambda: Store(path),
+        lambda: settings,
+        metrics,
+        batch_size=20,
+        interval_s=0.05,
+        retention_s=3600,
+        clock=Clock(),
+        max_backoff_s=0.5,
     )
     uploader.start()
     seqs = iter(range(1, 10_000))
@@ -185,6 +194,8 @@ def test_a_backend_killed_in_the_middle_loses_and_doubles_nothing(
         Metrics("WLCE"),
         batch_size=25,
         interval_s=0.05,
+        retention_s=3600,
+        clock=Clock(),
         max_backoff_s=0.1,
     )
     uploader.start()
@@ -217,6 +228,8 @@ def test_a_wrong_password_is_told_without_the_password(
         Metrics("WLCE"),
         batch_size=20,
         interval_s=0.05,
+        retention_s=3600,
+        clock=Clock(),
         max_backoff_s=0.1,
     )
     with caplog.at_level(logging.INFO):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass
 
-from stationkeeper.controller.clock import time_quality
+from stationkeeper.controller.automatic import AutomaticSafeMode, Ramp, ZeroProof, identity_problem, zero_kw
+from stationkeeper.controller.clock import Clock
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.schema import Battery, Meter
 from stationkeeper.controller.store import Sample
 from stationkeeper.modbus.client import StrictClient
-from stationkeeper.modbus.errors import ModbusError
+from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError
 from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.profiles.access import read_points, read_sample, run_recipe, write_point
 from stationkeeper.profiles.schema import Profile
@@ -21,14 +23,18 @@ LOG = logging.getLogger("stationkeeper.controller.device")
 READ_BACK_EVERY_S = 0.2
 # On top of the profile's latency: the device's own cycle and one more exchange.
 READ_BACK_MARGIN_S = 1.0
+IDENTITY_EVERY_S = 600.0
+# Illegal function, address or value.
+NOT_THERE = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The last answer: values, and when on the monotonic clock."""
+    """The last answer: values, when on the monotonic clock, and since when the heartbeat is what it is."""
 
     values: dict[str, int | float | None]
     monotonic_s: float
+    heartbeat_s: float
 
 
 class Device:
@@ -42,14 +48,30 @@ class Device:
         metrics: Metrics,
         *,
         boot_id: str,
+        clock: Clock,
+        failures_limit: int = 3,
     ) -> None:
+        """``boot_id`` is this run of the controller; see `AutomaticSafeMode` for ``failures_limit``."""
         self.config = config
         self.profile = profile
         self.client = client
         self.latest: Measurement | None = None
         self.seq = 0
+        rating_kw = config.rating_kw if isinstance(config, Battery) else profile.rating_kw
+        self.automatic = AutomaticSafeMode(failures_limit)
+        self.zero = ZeroProof(zero_kw(profile, rating_kw))
+        self.ramp = Ramp()
+        # What a hold leaves behind: a set-point not to be replayed, maintenance that is still to be left,
+        # and the word that only a stop may write.
+        self.spent: str | None = None
+        self.maintained = False
+        self.blocked = False
+        # What the last look at the identity registers found; not looked yet is a problem, too.
+        self.identity: str | None = "the identity was not read yet"
+        self.identity_due_s = -math.inf
         self._metrics = metrics
         self._boot_id = boot_id
+        self._clock = clock
         # Any start differs from the last value before a restart, almost surely.
         self._heartbeat = time.time_ns() & 0xFFFF
         self._complaints: dict[str, Outcome] = {}
@@ -65,9 +87,18 @@ class Device:
         return self.config.modbus.unit
 
     def continue_from(self, before: Device) -> None:
-        """Take over the sequence and the last answer of the same device under an earlier configuration."""
+        """Take over what is known of the same device under an earlier configuration.
+
+        Another address or profile means another device to be proven; only the sequence and the ramp go on.
+        """
         self.seq = before.seq
+        self.ramp, self.spent, self.maintained = before.ramp, before.spent, before.maintained
+        if (before.config.modbus, before.profile) != (self.config.modbus, self.profile):
+            return
         self.latest = before.latest
+        before.automatic.failures_limit = self.automatic.failures_limit
+        self.automatic, self.zero, self.blocked = before.automatic, before.zero, before.blocked
+        self.identity, self.identity_due_s = before.identity, before.identity_due_s
 
     async def sample(self) -> Sample | None:
         """Read one sample with one request; None when the device did not answer."""
@@ -75,9 +106,11 @@ class Device:
             values = await read_sample(self.client, self.unit, self.profile)
         except ModbusError as error:
             self._trouble("sample", error.outcome, error.message)
+            # Whoever answers next may be another device.
+            self.identity_due_s = -math.inf
             return None
-        wall_us = time.time_ns() // 1000
-        self.latest = Measurement(values, time.monotonic())
+        stamp = self._clock.stamp()
+        self.latest = self._measurement(values, stamp.monotonic_us / 1e6)
         self.seq += 1
         self._well("sample")
         self._metrics.sample(
@@ -85,17 +118,43 @@ class Device:
             self.profile.device_type,
             power_kw=values.get(self.profile.measured_power),
             soe_percent=values.get("soe_percent"),
-            at_s=wall_us / 1e6,
+            at_s=stamp.wall_us / 1e6,
         )
         return Sample(
             self.profile.device_type,
             str(self.config.id),
             self._boot_id,
             self.seq,
-            wall_us,
-            time_quality(),
+            stamp.wall_us,
+            stamp.quality,
             dict(values),
+            stamp.monotonic_us,
+            stamp.host_boot,
         )
+
+    def _measurement(self, values: dict[str, int | float | None], now_s: float) -> Measurement:
+        before, beat = self.latest, values.get(self.profile.heartbeat)
+        moved = before is None or before.values.get(self.profile.heartbeat) != beat
+        return Measurement(values, now_s, now_s if moved or before is None else before.heartbeat_s)
+
+    async def check_identity(self) -> None:
+        """Read the identity registers when they are due: at first, after silence, and now and then."""
+        now_s = time.monotonic()
+        if now_s < self.identity_due_s:
+            return
+        names = [expected.point for expected in self.profile.identity]
+        try:
+            values = await read_points(self.client, self.unit, self.profile, names)
+        except ModbusError as error:
+            self._trouble("identity", error.outcome, error.message)
+            # A device that answers and does not know these registers is another one.
+            if isinstance(error, DeviceExceptionError) and error.code in NOT_THERE:
+                self.identity = f"the identity registers are refused: {error.message}"
+            return
+        self._well("identity")
+        self.identity = identity_problem(self.profile, values)
+        if self.identity is None:
+            self.identity_due_s = now_s + IDENTITY_EVERY_S
 
     async def command(self, power_kw: float) -> Outcome:
         """Write a set-point and read it back; only `verified` proves it."""
@@ -113,6 +172,10 @@ class Device:
                 return error.outcome
             outcome = error.outcome
         return await self._read_back(power_kw, outcome)
+
+    async def check(self, power_kw: float) -> Outcome:
+        """Only read whether a set-point is in force; nothing is written."""
+        return await self._read_back(power_kw, Outcome.CONTENDED)
 
     async def _read_back(self, power_kw: float, unproven: Outcome) -> Outcome:
         verify = self.profile.verify

@@ -1,37 +1,15 @@
-"""Looks at what may stop the station at any moment: the emergency-stop latch and the safe-mode file."""
+"""Looks at what may hold the station at any moment: the emergency-stop latch and the orders."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from stationkeeper.controller.latch import LatchState, read_latch
-
-
-@dataclass(frozen=True, slots=True)
-class Holds:
-    """Reasons to stand at 0 kW; None where there is none."""
-
-    latch: str | None
-    safe_mode: str | None
-
-
-def read_safe_mode(path: Path) -> str | None:
-    """Return why safe mode is on, None when its file is certainly absent. Never raises."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "asked for without a readable reason"
+from stationkeeper.controller.modes import Seen
+from stationkeeper.controller.orders import KINDS, read_order
 
 
 def latch_reason(state: LatchState) -> str | None:
@@ -44,29 +22,33 @@ def latch_reason(state: LatchState) -> str | None:
 
 
 class Guard:
-    """Reads both from a thread: a disk that hangs must neither stop the loop nor pass for "not latched"."""
+    """Reads from a thread: a disk that hangs must neither stop the loop nor pass for "not latched"."""
 
     def __init__(
-        self, latch_directory: Path, fallback_directory: Path, safe_mode: Path, *, wait_s: float = 0.5
+        self, latch_directory: Path, fallback_directory: Path, orders: Path, *, wait_s: float = 0.5
     ) -> None:
-        self._read: Callable[[], Holds] = lambda: Holds(
-            latch_reason(read_latch(latch_directory, fallback_directory)), read_safe_mode(safe_mode)
+        self._read: Callable[[], Seen] = lambda: Seen(
+            latch_reason(read_latch(latch_directory, fallback_directory)),
+            {kind: read_order(kind, orders) for kind in KINDS},
         )
         self._wait_s = wait_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="guard")
-        self._reading: Future[Holds] | None = None
+        self._reading: Future[Seen] | None = None
+        self._last = Seen(None)
 
-    async def look(self) -> Holds:
-        """Return the present holds; latched when the disk does not answer in time."""
+    async def look(self) -> Seen:
+        """Return what is there; latched when the disk does not answer in time."""
         if self._reading is None:
             self._reading = self._thread.submit(self._read)
         reading = self._reading
         done, _ = await asyncio.wait([asyncio.wrap_future(reading)], timeout=self._wait_s)
         if not done:
             # The same reading is waited for again next time: at most one thread hangs on the disk.
-            return Holds("the disk does not answer, so nobody knows whether there is a latch", None)
+            problem = "the disk does not answer, so nobody knows whether there is a latch"
+            return Seen(problem, self._last.orders)
         self._reading = None
-        return reading.result()
+        self._last = reading.result()
+        return self._last
 
     def close(self) -> None:
         """Let the thread end."""

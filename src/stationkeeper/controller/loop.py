@@ -10,20 +10,25 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from stationkeeper.controller.components import Decision, Situation, decide
+from stationkeeper.controller.automatic import Ramp
+from stationkeeper.controller.components import Decision, decide
 from stationkeeper.controller.device import Device
-from stationkeeper.controller.guard import Holds
 from stationkeeper.controller.metrics import Metrics
+from stationkeeper.controller.modes import Holds
 from stationkeeper.controller.recorder import Recorder
 from stationkeeper.controller.schema import Battery, Controller
+from stationkeeper.controller.situation import Outlook
+from stationkeeper.modbus.outcome import Outcome
 
 LOG = logging.getLogger("stationkeeper.controller")
 # Within one time-out a device's watchdog is fed three times, so that one lost cycle does no harm.
 FEEDS_PER_TIMEOUT = 3
 # Whatever the time-outs are, a cycle that takes longer is given up.
 CYCLE_LIMIT_S = 20.0
+# The service's own limit for an end, less the time that the proof of 0 kW may take.
+RAMP_DOWN_LIMIT_S = 8.0
 # Timers may fire a little early.
 EARLY_S = 0.005
 
@@ -38,10 +43,11 @@ class DeviceLoop:
         *,
         recorder: Recorder,
         metrics: Metrics,
+        station: Sequence[Device],
         holds: Callable[[], Holds],
         decided: Callable[[], None],
     ) -> None:
-        """``holds`` gives the present holds, ``decided`` is called after each decision."""
+        """``station`` is all its devices, ``holds`` gives the present holds; ``decided`` is called after."""
         self.device = device
         self.decision: Decision | None = None
         self.started = asyncio.Event()
@@ -52,6 +58,8 @@ class DeviceLoop:
         self._metrics = metrics
         self._holds = holds
         self._decided = decided
+        self._outlook = Outlook(device, controller, station)
+        self._ramping = False
         self._ending = False
         self.due_by_s = 0.0
         self._set_due()
@@ -61,7 +69,8 @@ class DeviceLoop:
         """Time between decisions in seconds."""
         watchdog = self.device.profile.watchdog
         feed_s = watchdog.timeout_s / FEEDS_PER_TIMEOUT if watchdog else math.inf
-        return min(self._controller.poll_interval_s, feed_s)
+        ramp_s = Ramp.STEP_S if self._ramping else math.inf
+        return min(self._controller.poll_interval_s, feed_s, ramp_s)
 
     def _set_due(self) -> None:
         # From then on the loop is late: systemd's watchdog is not fed any more.
@@ -71,6 +80,33 @@ class DeviceLoop:
         """Let the loop end after the cycle in progress."""
         self._ending = True
         self.wake.set()
+
+    async def finish(self) -> Outcome:
+        """Ramp a battery down to 0 kW, however the ramp is set within `RAMP_DOWN_LIMIT_S`, and prove it."""
+        device, limit = self.device, self._outlook.ramp_kw_per_s
+        holds = self._holds()
+        if self._outlook.writes_blocked(holds):
+            return await device.check(0.0)
+        if limit is not None and holds.latch is None:
+            limit = max(limit, abs(device.ramp.power_kw) / RAMP_DOWN_LIMIT_S)
+            try:
+                async with asyncio.timeout(RAMP_DOWN_LIMIT_S + 1):
+                    await self._ramp_down(limit)
+            except TimeoutError:
+                LOG.warning("%s: the ramp to 0 kW takes too long", device.name)
+        return await device.command(0.0)
+
+    async def _ramp_down(self, limit_kw_per_s: float) -> None:
+        device = self.device
+        while True:
+            started_s = time.monotonic()
+            power_kw = device.ramp.towards(0.0, started_s, limit_kw_per_s)
+            if power_kw == 0:
+                return
+            if (await device.command(power_kw)).is_success:
+                await device.feed_watchdog()
+            device.ramp.commanded(power_kw, started_s)
+            await asyncio.sleep(max(0.0, started_s + Ramp.STEP_S - time.monotonic()))
 
     async def run(self) -> None:
         """Run until `end`."""
@@ -115,30 +151,39 @@ class DeviceLoop:
             sample = await self.device.sample()
             if sample is not None:
                 await self._recorder.save(sample)
-        if isinstance(self.device.config, Battery) and self.device.config.writes_enabled:
-            decision = self._decide(self.device.config)
-            outcome = await self.device.command(decision.setpoint_kw)
-            if outcome.is_success:
-                await self.device.feed_watchdog()
+                await self.device.check_identity()
+                self._outlook.measured()
+        battery = self.device.config
+        if isinstance(battery, Battery) and battery.writes_enabled and await self._command(battery):
+            await self.device.feed_watchdog()
 
-    def _decide(self, battery: Battery) -> Decision:
-        profile, latest, holds = self.device.profile, self.device.latest, self._holds()
-        if profile.limits is None:
-            raise ValueError(f"profile {profile.name} has no limits")
-        values = latest.values if latest else {}
-        situation = Situation(
-            rating_kw=battery.rating_kw,
-            device_limits=profile.limits,
-            freshness_s=self._controller.freshness_s,
-            latch=holds.latch,
-            site_limits=self._controller.limits,
-            maintenance=self._controller.maintenance,
-            safe_mode=holds.safe_mode,
-            to_soe=self._controller.to_soe,
-            soe_percent=values.get("soe_percent"),
-            power_kw=values.get(profile.measured_power),
-            age_s=time.monotonic() - latest.monotonic_s if latest else None,
-        )
+    async def _command(self, battery: Battery) -> bool:
+        """Decide, and bring the decision to the device; return whether it is proven."""
+        device, holds = self.device, self._holds()
+        decision = self._decide(battery, holds)
+        now_s = time.monotonic()
+        power_kw = decision.setpoint_kw
+        if holds.latch is None:
+            ramped_kw = device.ramp.towards(power_kw, now_s, self._outlook.ramp_kw_per_s)
+            # Limits outrank the ramp: a full battery is not charged until the ramp has ended.
+            power_kw = decision.bounds.nearest(ramped_kw)
+        self._ramping = power_kw != decision.setpoint_kw
+        if self._outlook.writes_blocked(holds):
+            # During maintenance nothing is written any more, but a device whose set-point is proven is not
+            # left to its own watchdog.
+            outcome = await device.check(0.0)
+            if outcome.is_success:
+                device.automatic.commanded(now_s, 0.0, outcome)
+        else:
+            outcome = await device.command(power_kw)
+            device.ramp.commanded(power_kw, time.monotonic())
+            device.automatic.commanded(now_s, power_kw, outcome)
+        device.zero.commanded(device.ramp.power_kw, outcome)
+        self._metrics.zero_verified(device.name, device.zero.verified)
+        return outcome.is_success
+
+    def _decide(self, battery: Battery, holds: Holds) -> Decision:
+        situation = self._outlook.situation(battery, holds, time.monotonic())
         decision, before = decide(situation), self.decision
         changed = before is None or (before.component, before.setpoint_kw) != (
             decision.component,
@@ -148,5 +193,6 @@ class DeviceLoop:
             LOG.info("%s: %s: %g kW: %s", self.device.name, decision.component, decision.setpoint_kw,
                      decision.reason)  # fmt: skip
         self.decision = decision
+        self._metrics.safe_mode(self.device.name, self._outlook.safe_mode)
         self._decided()
         return decision

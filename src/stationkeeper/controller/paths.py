@@ -27,9 +27,14 @@ class Paths:
         return self.state_dir / "buffer.db"
 
     @property
-    def safe_mode(self) -> Path:
-        """A file that holds the station at 0 kW while it exists."""
-        return self.state_dir / "safe_mode.json"
+    def orders(self) -> Path:
+        """The directory of the orders to the controller."""
+        return self.state_dir / "orders"
+
+    @property
+    def modes(self) -> Path:
+        """What the controller remembers of holds over a restart."""
+        return self.state_dir / "modes.json"
 
     @property
     def latches(self) -> tuple[Path, Path]:

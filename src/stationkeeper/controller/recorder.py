@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.store import Sample, Store, StoreError
@@ -13,6 +14,7 @@ from stationkeeper.controller.store import Sample, Store, StoreError
 LOG = logging.getLogger("stationkeeper.controller.recorder")
 # About a day of two devices at a poll a minute, while the disk takes nothing.
 MEMORY_SAMPLES = 3000
+LOST_REMEMBERED = 100_000
 
 
 class Recorder:
@@ -26,6 +28,7 @@ class Recorder:
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pending: list[Sample] = []
+        self._lost: list[Sample] = []
         self._flushing: asyncio.Task[None] | None = None
         self._complaint = ""
 
@@ -42,6 +45,9 @@ class Recorder:
         if len(self._pending) >= MEMORY_SAMPLES:
             LOG.error("lost the sample seq %d of %s, which no disk took", sample.seq, sample.device_id)
             self._metrics.lost(1)
+            # Without its values a sample is small; which ones are missing is told once the disk is back.
+            self._lost.append(replace(sample, payload={}))
+            del self._lost[:-LOST_REMEMBERED]
         else:
             self._pending.append(sample)
         if self._flushing is None or self._flushing.done():
@@ -74,7 +80,12 @@ class Recorder:
         return self._store
 
     def _append(self, batch: list[Sample]) -> int:
-        return self._opened().append(batch)
+        store, lost = self._opened(), list(self._lost)
+        dropped = store.append(batch)
+        if lost:
+            store.record_lost(lost, "not stored")
+            del self._lost[: len(lost)]
+        return dropped
 
     def _complain(self, message: str) -> None:
         self._metrics.buffer_writable(False)

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-
-
-def parse_duration(value: object) -> float:
-    """Return seconds from text like ``30s``, ``500ms``, ``1.5m`` or ``2h``. Raises ValueError."""
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise PydanticCustomError(
-            "duration",
-            "'{value}' is not a duration; write a number with its unit, like 30s",
-            {"value": value},
-        )
-    return float(match[1]) * _UNITS_S[match[2]]
+from stationkeeper.controller.modes import Rules
+from stationkeeper.controller.schema_base import Duration, Section
+from stationkeeper.controller.schema_components import (
+    Component,
+    LimitsComponent,
+    MaintenanceComponent,
+    ToSoeComponent,
+)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in data:
-                if key not in known:
-                    close = difflib.get_close_matches(str(key), known, 1)
-                    hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key; {hint}", {"hint": hint, "key": key}
-                    )
-        return data
-
-
-class Modbus(_Section):
+class Modbus(Section):
     """Where a device answers; ``timeout`` is for one answer."""
 
     host: str = Field(min_length=1)
@@ -57,21 +26,23 @@ class Modbus(_Section):
     timeout_s: Duration = Field(default=3.0, alias="timeout", ge=0.1, le=30)
 
 
-class _Device(_Section):
+class _Device(Section):
     id: Annotated[UUID, Field(strict=False)]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     profile: str
     modbus: Modbus
+    stale_after_s: Duration | None = Field(default=None, alias="stale_after", ge=0.5)
 
 
 class Battery(_Device):
-    """A battery; the set-point never leaves -rating_kw to rating_kw.
+    """A battery; the set-point never leaves -rating_kw to rating_kw, nor changes faster than its ramp.
 
     Without ``writes_enabled`` it is only measured: no set-point and no heartbeat, as in commissioning.
     """
 
     rating_kw: float = Field(gt=0)
     capacity_kwh: float = Field(gt=0)
+    max_ramp_kw_per_s: float | None = Field(default=None, gt=0)
     writes_enabled: bool = True
 
 
@@ -81,7 +52,7 @@ class Meter(_Device):
     measures: str | None = None
 
 
-class Devices(_Section):
+class Devices(Section):
     """The devices of the station by type."""
 
     bess: tuple[Battery, ...] = Field(default=(), strict=False)
@@ -113,48 +84,24 @@ class Devices(_Section):
         return self
 
 
-class LimitsComponent(_Section):
-    """Site limits that tighten those of rating and profile. Never wider than the profile's."""
+class SafeMode(Section):
+    """When a station goes to safe mode by itself; everything else that leads there cannot be switched off."""
 
-    type: Literal["limits"]
-    min_soe_percent: Percent | None = None
-    max_soe_percent: Percent | None = None
-    max_charge_kw: float | None = Field(default=None, ge=0)
-    max_discharge_kw: float | None = Field(default=None, ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.min_soe_percent, self.max_soe_percent
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"min_soe_percent {low:g} must be below max_soe_percent {high:g}")
-        return self
+    require_synchronised_clock: bool = True
+    verification_failures: int = Field(default=3, ge=2, le=20)
 
 
-class MaintenanceComponent(_Section):
-    """Holds 0 kW while ``enabled``."""
-
-    type: Literal["maintenance_mode"]
-    enabled: bool = False
+# The fixed order of the components that can be configured.
+CONFIGURABLE = ("limits", "maintenance_mode", "to_soe")
 
 
-class ToSoeComponent(_Section):
-    """Charges or discharges with ``power_kw`` (default: all that the limits allow) towards a target."""
-
-    type: Literal["to_soe"]
-    enabled: bool = True
-    target_soe_percent: Percent
-    deadband_percent: float = Field(default=1.0, gt=0, le=50)
-    power_kw: float | None = Field(default=None, gt=0)
-
-
-Component = Annotated[LimitsComponent | MaintenanceComponent | ToSoeComponent, Field(discriminator="type")]
-
-
-class Controller(_Section):
+class Controller(Section):
     """``poll_interval`` is the time between samples; older measurements than ``stale_after`` are not used."""
 
     poll_interval_s: Duration = Field(default=60.0, alias="poll_interval", ge=0.2, le=3600)
     stale_after_s: Duration | None = Field(default=None, alias="stale_after", ge=0.5)
+    max_ramp_kw_per_s: float | None = Field(default=None, gt=0)
+    safe_mode: SafeMode = SafeMode()
     components: tuple[Component, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
@@ -167,10 +114,30 @@ class Controller(_Section):
             raise ValueError("stale_after must be longer than poll_interval")
         return self
 
+    @model_validator(mode="after")
+    def _priorities(self) -> Self:
+        numbered = [part for part in self.components if part.priority is not None]
+        numbers = [part.priority for part in numbered]
+        twice = {number for number in numbers if numbers.count(number) > 1}
+        if twice:
+            names = " and ".join(part.type for part in numbered if part.priority in twice)
+            raise ValueError(f"{names} have the same priority; give each its own, 0 is the highest")
+        by_number = [part.type for part in sorted(numbered, key=lambda part: part.priority or 0)]
+        if by_number != [kind for kind in CONFIGURABLE if kind in by_number]:
+            raise ValueError(
+                f"the priorities say {', '.join(by_number)}, but the order is fixed: "
+                f"{', '.join(CONFIGURABLE)} (emergency stop stands above all); correct or remove them"
+            )
+        return self
+
     @property
     def freshness_s(self) -> float:
         """Age in seconds from which a measurement is stale: two samples may be missed."""
         return self.stale_after_s if self.stale_after_s is not None else 3 * self.poll_interval_s + 1
+
+    def freshness_of(self, device: Battery | Meter) -> float:
+        """Age in seconds from which this device's measurements are stale."""
+        return device.stale_after_s if device.stale_after_s is not None else self.freshness_s
 
     @property
     def limits(self) -> LimitsComponent | None:
@@ -178,9 +145,14 @@ class Controller(_Section):
         return next((part for part in self.components if isinstance(part, LimitsComponent)), None)
 
     @property
-    def maintenance(self) -> bool:
-        """Whether maintenance mode is switched on."""
-        return any(part.enabled for part in self.components if isinstance(part, MaintenanceComponent))
+    def rules(self) -> Rules:
+        """What is configured about holds of the whole station."""
+        part = next((p for p in self.components if isinstance(p, MaintenanceComponent)), None)
+        clock = self.safe_mode.require_synchronised_clock
+        if part is None:
+            return Rules(require_clock=clock)
+        windows = tuple(section.window for section in part.windows)
+        return Rules(part.enabled, windows, part.afterwards == "idle", clock)
 
     @property
     def to_soe(self) -> ToSoeComponent | None:
@@ -188,42 +160,51 @@ class Controller(_Section):
         return next((p for p in self.components if isinstance(p, ToSoeComponent) and p.enabled), None)
 
 
-class Upload(_Section):
+class Upload(Section):
     """Rows per transaction, and the time between uploads."""
 
     batch_size: int = Field(default=100, ge=1, le=10000)
     interval_s: Duration = Field(default=10.0, alias="interval", ge=0.1, le=3600)
 
 
-class Buffer(_Section):
-    """Bounds of the store; beyond them the oldest rows are dropped, and the dropped range is recorded."""
+class Buffer(Section):
+    """Bounds of the store; beyond them the oldest rows are dropped, and the dropped range is recorded.
+
+    Uploaded rows stay for ``retention_days``, unless the space is needed.
+    """
 
     max_rows: int = Field(default=2_000_000, ge=100)
     max_bytes: int = Field(default=1_000_000_000, ge=1_000_000)
+    retention_days: float = Field(default=7.0, ge=0, le=3650)
+
+    @property
+    def retention_s(self) -> float:
+        """The same in seconds."""
+        return self.retention_days * 86400
 
 
-class DataPlatform(_Section):
+class DataPlatform(Section):
     """The way of the telemetry."""
 
     upload: Upload = Upload()
     buffer: Buffer = Buffer()
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """Where Prometheus fetches the metrics."""
 
     address: str = "0.0.0.0"  # noqa: S104 (Prometheus runs on another host; the firewall admits only it)
     port: int = Field(default=9105, ge=0, le=65535)
 
 
-class Logging(_Section):
+class Logging(Section):
     """``file`` is an additional log file (reopened on SIGHUP); standard error is always used."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     file: str | None = None
 
 
-class Config(_Section):
+class Config(Section):
     """The merged configuration of one station."""
 
     site: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
@@ -233,8 +214,22 @@ class Config(_Section):
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
 
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        for device in (*self.devices.bess, *self.devices.meter):
+            if device.stale_after_s is not None and device.stale_after_s <= self.controller.poll_interval_s:
+                raise ValueError(f"{device.name}: stale_after must be longer than controller.poll_interval")
+        limits = self.controller.limits
+        meters = {meter.name for meter in self.devices.meter if meter.measures is None}
+        if limits is not None and limits.grid_meter is not None and limits.grid_meter not in meters:
+            raise ValueError(
+                f"limits: grid_meter '{limits.grid_meter}' is no meter of this station that measures the "
+                "grid connection (a meter without `measures`)"
+            )
+        return self
 
-class Database(_Section):
+
+class Database(Section):
     """Connection settings (database.yaml); the keys are those of `stationkeeper.database.connection`."""
 
     hosts: tuple[str, ...] = Field(min_length=1, strict=False)

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
+from stationkeeper.controller.clock import SYNCHRONISED, Clock
 from stationkeeper.controller.config import (
     Loaded,
     keep_as_last_good,
@@ -16,11 +18,13 @@ from stationkeeper.controller.config import (
     load_or_last_good,
 )
 from stationkeeper.controller.device import Device
-from stationkeeper.controller.guard import Guard, Holds
+from stationkeeper.controller.guard import Guard
 from stationkeeper.controller.logs import set_up_logging
 from stationkeeper.controller.loop import DeviceLoop
+from stationkeeper.controller.memory import read_memory, write_memory
 from stationkeeper.controller.merge import ConfigError
 from stationkeeper.controller.metrics import Metrics
+from stationkeeper.controller.modes import UNKNOWN, Holds, Modes, Moment, Seen
 from stationkeeper.controller.notify import notify, watchdog_period_s
 from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.recorder import Recorder
@@ -34,7 +38,7 @@ LOG = logging.getLogger("stationkeeper.controller")
 LATCH_EVERY_S = 0.25
 # Together they stay below the unit's TimeoutStopSec.
 FINISH_LIMIT_S = 3.0
-STOP_LIMIT_S = 12.0
+STOP_LIMIT_S = 18.0
 SUMMARY_EVERY_S = 60.0
 
 
@@ -43,25 +47,30 @@ class Service:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        self.clock = Clock()
         self.loaded = load_or_last_good(paths.files)
+        self._problems: tuple[str, ...] = ()
         self.boot_id = str(uuid.uuid4())
         self.log_files = set_up_logging(self.loaded.config.logging)
         self.metrics = Metrics(self.loaded.config.site)
         self.stopping = asyncio.Event()
         self.reloading = asyncio.Event()
-        self._guard = Guard(*paths.latches, paths.safe_mode)
-        # Until it was looked at, the station counts as latched.
-        self._holds = Holds("not looked at yet", None)
+        self._guard = Guard(*paths.latches, paths.orders)
+        self._holds = UNKNOWN
+        self._modes = Modes(read_memory(paths.modes))
+        self._remembered: dict[str, str | None] = {}
         self._recorder = Recorder(self._open_store, self.metrics)
         self._devices: list[Device] = []
         self._loops: dict[DeviceLoop, asyncio.Task[None]] = {}
-        upload = self.loaded.config.data_platform.upload
+        platform = self.loaded.config.data_platform
         self._uploader = Uploader(
             lambda: Store(paths.buffer, create=False),
             lambda: load_database(paths.files.database).model_dump(),
             self.metrics,
-            batch_size=upload.batch_size,
-            interval_s=upload.interval_s,
+            batch_size=platform.upload.batch_size,
+            interval_s=platform.upload.interval_s,
+            retention_s=platform.buffer.retention_s,
+            clock=self.clock,
         )
 
     def _open_store(self) -> Store:
@@ -75,14 +84,16 @@ class Service:
         await self._recorder.start()
         self._uploader.start()
         self._take(await self._guard.look())
+        await self._remember()
         watch = asyncio.create_task(self._watch())
         try:
             await self._supervise(watch)
         finally:
             notify("STOPPING=1")
             watch.cancel()
+            loops = list(self._loops)
             await self._end_loops()
-            await self._command_zero(self._devices)
+            await self._finish(loops)
             self._uploader.stop()
             await self._recorder.close()
             await self._close_connections(self._devices)
@@ -132,6 +143,7 @@ class Service:
                 controller,
                 recorder=self._recorder,
                 metrics=self.metrics,
+                station=self._devices,
                 holds=lambda: self._holds,
                 decided=self._tell_components,
             )
@@ -181,7 +193,15 @@ class Service:
                 ),
             )
             self.metrics.expect_device(item.name)
-            device = Device(item, profile, client, self.metrics, boot_id=self.boot_id)
+            device = Device(
+                item,
+                profile,
+                client,
+                self.metrics,
+                boot_id=self.boot_id,
+                clock=self.clock,
+                failures_limit=config.controller.safe_mode.verification_failures,
+            )
             if item.id in before:
                 device.continue_from(before[item.id])
             self._devices.append(device)
@@ -201,6 +221,8 @@ class Service:
             LOG.error("%s: cannot be written: %s", path, error.strerror)
 
     def _say_config(self, problems: tuple[str, ...]) -> None:
+        # Whoever wrote them wanted something, perhaps a restriction: until it is known, safe mode holds.
+        self._problems = problems
         for problem in problems:
             LOG.error("configuration refused, the last good one stays in force: %s", problem)
         interval_s = self.loaded.config.controller.poll_interval_s
@@ -225,6 +247,7 @@ class Service:
         old, new = self.loaded.config, loaded.config
         if (old.metrics, old.data_platform.buffer) != (new.metrics, new.data_platform.buffer):
             LOG.warning("changed settings of metrics and buffer take effect at the next start")
+        loops = list(self._loops)
         await self._end_loops()
         kept = {
             (battery.id, battery.modbus, battery.profile)
@@ -233,7 +256,7 @@ class Service:
         }
         before = self._devices
         leaving = [d for d in before if (d.config.id, d.config.modbus, d.config.profile) not in kept]
-        await self._command_zero(leaving)
+        await self._finish([loop for loop in loops if loop.device in leaving])
         await self._close_connections(before)
         self.log_files.apply(new.logging)
         self.metrics.forget_devices()
@@ -244,13 +267,14 @@ class Service:
     # Devices
 
     @staticmethod
-    async def _command_zero(devices: list[Device]) -> None:
+    async def _finish(loops: list[DeviceLoop]) -> None:
+        """Leave the batteries of loops that have ended at 0 kW."""
         batteries = [
-            device
-            for device in devices
-            if isinstance(device.config, Battery) and device.config.writes_enabled
+            loop
+            for loop in loops
+            if isinstance(loop.device.config, Battery) and loop.device.config.writes_enabled
         ]
-        tasks = {device.name: asyncio.create_task(device.command(0.0)) for device in batteries}
+        tasks = {loop.device.name: asyncio.create_task(loop.finish()) for loop in batteries}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=STOP_LIMIT_S)
         for name, task in tasks.items():
@@ -277,6 +301,7 @@ class Service:
         fed_s = 0.0
         while True:
             self._take(await self._guard.look())
+            await self._remember()
             now = time.monotonic()
             in_time = all(now < loop.due_by_s for loop in self._loops)
             if in_time and (period_s is None or now - fed_s >= period_s / 3):
@@ -284,19 +309,27 @@ class Service:
                 notify(f"WATCHDOG=1\nSTATUS={self._status()}")
             await asyncio.sleep(LATCH_EVERY_S)
 
-    def _take(self, holds: Holds) -> None:
+    def _take(self, seen: Seen) -> None:
         """Put what the guard saw in force; any change is told and decided on at once."""
+        stamp = self.clock.stamp()
+        moment = Moment(self.clock.now(), stamp.quality == SYNCHRONISED)
+        rules = replace(self.loaded.config.controller.rules, problems=self._problems)
+        holds = self._modes.update(seen, moment, rules)
         before, self._holds = self._holds, holds
         if holds != before:
             for loop in self._loops:
                 loop.wake.set()
-            if holds.latch is not None:
-                LOG.warning("emergency stop: latched: %s", holds.latch)
-            elif before.latch is not None:
-                LOG.info("emergency stop: not latched")
-            if holds.safe_mode != before.safe_mode:
-                LOG.warning("safe mode: %s", holds.safe_mode or "off")
-        self.metrics.latched(holds.latch is not None)
+            _say_changes(before, holds)
+        self.metrics.holds(seen, holds, moment)
+
+    async def _remember(self) -> None:
+        """Keep what must outlive a restart; in a thread, because the disk may be slow."""
+        memory = self._modes.memory()
+        if memory != self._remembered:
+            self._remembered = memory
+            problem = await asyncio.to_thread(write_memory, self.paths.modes, memory)
+            if problem:
+                LOG.error("a restart will not know of the maintenance: %s", problem)
 
     def _tell_components(self) -> None:
         self.metrics.deciding({loop.decision.component for loop in self._loops if loop.decision})
@@ -320,3 +353,24 @@ class Service:
                 max(cycles_s),
                 len(cycles_s),
             )
+
+
+def _say_changes(before: Holds, after: Holds) -> None:
+    """Log what has begun and what has ended."""
+    if after.latch is not None and after.latch != before.latch:
+        LOG.warning("emergency stop: latched: %s", after.latch)
+    elif after.latch is None and before.latch is not None:
+        LOG.info("emergency stop: not latched")
+    if after.safe_mode != before.safe_mode:
+        LOG.warning("safe mode: %s", "; ".join(cause.reason for cause in after.safe_mode) or "off")
+    for name, old, new in (
+        ("maintenance", before.maintenance, after.maintenance),
+        ("idle", before.idle, after.idle),
+        (
+            "set-point",
+            before.setpoint and f"{before.setpoint.power_kw:g} kW: {before.setpoint.reason}",
+            after.setpoint and f"{after.setpoint.power_kw:g} kW: {after.setpoint.reason}",
+        ),
+    ):
+        if old != new:
+            LOG.info("%s: %s", name, new or "off")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from stationkeeper.controller.config import Loaded, load_or_last_good
-from stationkeeper.controller.guard import read_safe_mode
 from stationkeeper.controller.latch import read_latch
 from stationkeeper.controller.merge import ConfigError
+from stationkeeper.controller.orders import KINDS, read_order
 from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.store import Store, StoreError, as_owner_of
 
@@ -30,7 +31,19 @@ def _running(port: int) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=FETCH_TIMEOUT_S) as answer:
             text = answer.read().decode()
     except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return {"running": False, "mode": None, "config_hash": None, "config_valid": None, "setpoint_kw": {}}
+        return {
+            "running": False,
+            "mode": None,
+            "config_hash": None,
+            "config_valid": None,
+            "setpoint_kw": {},
+            "safe_mode": {},
+            "zero_verified": {},
+            "maintenance": None,
+            "idle": None,
+            "setpoint_valid": None,
+            "clock_synchronised": None,
+        }
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     values = {sample.name: sample.value for sample in samples}
     deciding = [
@@ -50,7 +63,28 @@ def _running(port: int) -> dict[str, Any]:
             for sample in samples
             if sample.name == "stationkeeper_device_setpoint_kw"
         },
+        "safe_mode": _by_device(
+            (sample.labels["device"], sample.labels["reason"])
+            for sample in samples
+            if sample.name == "stationkeeper_safe_mode" and sample.value
+        ),
+        "zero_verified": {
+            sample.labels["device"]: bool(sample.value)
+            for sample in samples
+            if sample.name == "stationkeeper_zero_verified"
+        },
+        **{
+            name: bool(values[f"stationkeeper_{name}"])
+            for name in ("maintenance", "idle", "setpoint_valid", "clock_synchronised")
+        },
     }
+
+
+def _by_device(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for device, reason in pairs:
+        found.setdefault(device, []).append(reason)
+    return found
 
 
 def _buffer(paths: Paths) -> dict[str, Any]:
@@ -71,7 +105,7 @@ def _buffer(paths: Paths) -> dict[str, Any]:
 
 
 def status(paths: Paths) -> dict[str, Any]:
-    """Return plain data: running, mode, set-points, buffer, latch, safe mode, configuration."""
+    """Return plain data: running, mode, set-points, holds, buffer, latch, orders, configuration."""
     loaded: Loaded | None = None
     problems: tuple[str, ...] = ()
     try:
@@ -85,7 +119,7 @@ def status(paths: Paths) -> dict[str, Any]:
         **running,
         "buffer": _buffer(paths),
         "latch": read_latch(*paths.latches).as_dict(),
-        "safe_mode": read_safe_mode(paths.safe_mode),
+        "orders": {kind: read_order(kind, paths.orders).as_dict() for kind in KINDS},
         "config_problems": list(problems),
     }
     # What is returned must survive JSON as it is, for whoever parses it.

@@ -2,8 +2,9 @@
 
 SQLite in WAL mode with synchronous=FULL: each commit is synced, so that neither kill -9 nor a power cut
 takes a stored sample (NORMAL would lose the last commits at a power cut, and one sync per sample costs
-little). Rows leave only when the database has committed them, when the store is full (`dropped` records
-which), or when the database refuses the row itself (`rejected` keeps it).
+little). A row stops waiting only when the database has committed it, when the store is full (`dropped`
+records which), or when the database refuses the row itself (`rejected` keeps it). Committed rows are kept for
+a while in case the database loses them; they are the first to go when space is needed.
 """
 
 from __future__ import annotations
@@ -18,48 +19,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS samples (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, device_id TEXT NOT NULL, boot_id TEXT NOT NULL,
-  seq INTEGER NOT NULL, time_us INTEGER NOT NULL, time_quality TEXT NOT NULL, payload TEXT NOT NULL,
-  UNIQUE (device_id, boot_id, seq)) STRICT;
-CREATE TABLE IF NOT EXISTS rejected (
-  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, device_id TEXT NOT NULL, boot_id TEXT NOT NULL,
-  seq INTEGER NOT NULL, time_us INTEGER NOT NULL, time_quality TEXT NOT NULL, payload TEXT NOT NULL,
-  reason TEXT NOT NULL, rejected_us INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS dropped (
-  id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, boot_id TEXT NOT NULL, first_seq INTEGER NOT NULL,
-  last_seq INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
-  rows INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS counter (
-  only INTEGER PRIMARY KEY CHECK (only = 1), rows INTEGER NOT NULL) STRICT;
-INSERT OR IGNORE INTO counter SELECT 1, count(*) FROM samples;
-CREATE TRIGGER IF NOT EXISTS counted AFTER INSERT ON samples
-  BEGIN UPDATE counter SET rows = rows + 1; END;
-CREATE TRIGGER IF NOT EXISTS discounted AFTER DELETE ON samples
-  BEGIN UPDATE counter SET rows = rows - 1; END;
-"""
-INSERT = (
-    "INSERT INTO samples (kind, device_id, boot_id, seq, time_us, time_quality, payload) "
-    # A COMMIT that failed towards us may have succeeded on the disk; then the same sample comes again.
-    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (device_id, boot_id, seq) DO NOTHING"
+from stationkeeper.controller import known_gaps
+from stationkeeper.controller.clock import Stamp
+from stationkeeper.controller.known_gaps import Gap
+from stationkeeper.controller.store_schema import (
+    CORRECT,
+    INSERT,
+    NEWEST,
+    OLDEST,
+    REJECT,
+    REQUEUE,
+    prepare,
 )
-OLDEST = (
-    "SELECT id, kind, device_id, boot_id, seq, time_us, time_quality, payload "
-    "FROM samples ORDER BY id LIMIT ?"
-)
-REJECT = (
-    "INSERT OR REPLACE INTO rejected "
-    "(id, kind, device_id, boot_id, seq, time_us, time_quality, payload, reason, rejected_us) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-REQUEUE = (
-    "INSERT INTO samples (id, kind, device_id, boot_id, seq, time_us, time_quality, payload) "
-    "SELECT id, kind, device_id, boot_id, seq, time_us, time_quality, payload FROM rejected"
-)
-DROPPED = "SELECT device_id, boot_id, first_seq, last_seq, first_us, last_us, rows FROM dropped ORDER BY id"
+
 # Dropping one row at a time would make every sample of a long outage pay for a deletion.
 DROP_SHARE = 100
+# Rows whose upload was acknowledged go in portions, so that nobody waits long for the lock.
+PORTION = 1000
+# How long rows with an uncertain time wait for a clock that can correct them.
+HOLD_BACK_US = 600_000_000
 
 
 class StoreError(Exception):
@@ -68,7 +46,10 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer of a device. ``time_us`` is UTC in microseconds since 1970, at the answer."""
+    """One answer of a device. ``time_us`` is UTC in microseconds since 1970, at the answer.
+
+    ``monotonic_us`` is the same instant in microseconds since the start ``host_boot`` of the host.
+    """
 
     kind: str
     device_id: str
@@ -77,6 +58,24 @@ class Sample:
     time_us: int
     time_quality: str
     payload: dict[str, Any]
+    monotonic_us: int | None = None
+    host_boot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBack:
+    """Which rows must wait for a better clock: unsynchronised ones of a start of the host, after a moment."""
+
+    host_boot: str
+    after_us: int
+
+    @classmethod
+    def of(cls, stamp: Stamp) -> HoldBack:
+        """Return what to hold back at an instant."""
+        return cls(stamp.host_boot, stamp.monotonic_us - HOLD_BACK_US)
+
+
+NOBODY = HoldBack("none", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +103,15 @@ def _values(sample: Sample) -> tuple[Any, ...]:
         sample.time_us,
         sample.time_quality,
         json.dumps(sample.payload, separators=(",", ":")),
+        sample.monotonic_us,
+        sample.host_boot,
     )
 
 
 def _row(fields: Sequence[Any]) -> Row:
-    number, kind, device_id, boot_id, seq, time_us, time_quality, payload = fields
-    return Row(number, Sample(kind, device_id, boot_id, seq, time_us, time_quality, json.loads(payload)))
+    number, kind, device_id, boot_id, seq, time_us, time_quality, payload, *host = fields
+    values = json.loads(payload)
+    return Row(number, Sample(kind, device_id, boot_id, seq, time_us, time_quality, values, *host))
 
 
 @contextmanager
@@ -182,7 +184,7 @@ class Store:
             if create:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(SCHEMA)
+                prepare(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 4194304")
         except sqlite3.Error:
@@ -224,59 +226,102 @@ class Store:
 
     def _drop_overflow(self, connection: sqlite3.Connection) -> int:
         size = self._size(connection)
+        # Rows that the database has go first: that loses nothing.
+        while size.bytes > self.max_bytes and self._forget(connection, "uploaded_us IS NOT NULL", ()):
+            size = self._size(connection)
         surplus = size.rows - self.max_rows
         if surplus <= 0 and size.bytes <= self.max_bytes:
             return 0
         rows = max(surplus, size.rows // DROP_SHARE, 1)
         oldest = connection.execute(
-            "SELECT id, device_id, boot_id, seq, time_us FROM samples ORDER BY id LIMIT ?", (rows,)
+            "SELECT id, device_id, boot_id, seq, time_us FROM samples WHERE uploaded_us IS NULL "
+            "ORDER BY id LIMIT ?",
+            (rows,),
         ).fetchall()
-        runs: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for _, device_id, boot_id, seq, time_us in oldest:
-            runs.setdefault((device_id, boot_id), []).append((seq, time_us))
-        for (device_id, boot_id), lost in runs.items():
-            self._record_dropped(connection, device_id, boot_id, lost)
-        connection.execute("DELETE FROM samples WHERE id <= ?", (oldest[-1][0],))
+        known_gaps.record(connection, [entry[1:] for entry in oldest], "store full")
+        connection.executemany("DELETE FROM samples WHERE id = ?", [(entry[0],) for entry in oldest])
         return len(oldest)
 
     @staticmethod
-    def _record_dropped(
-        connection: sqlite3.Connection, device_id: str, boot_id: str, lost: list[tuple[int, int]]
-    ) -> None:
-        (first_seq, first_us), (last_seq, last_us) = lost[0], lost[-1]
-        longer = connection.execute(
-            "UPDATE dropped SET last_seq = ?, last_us = ?, rows = rows + ? WHERE id = "
-            "(SELECT max(id) FROM dropped WHERE device_id = ? AND boot_id = ?) AND last_seq < ?",
-            (last_seq, last_us, len(lost), device_id, boot_id, first_seq),
-        )
-        if longer.rowcount == 0:
-            connection.execute(
-                "INSERT INTO dropped (device_id, boot_id, first_seq, last_seq, first_us, last_us, rows) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (device_id, boot_id, first_seq, last_seq, first_us, last_us, len(lost)),
-            )
+    def _forget(connection: sqlite3.Connection, condition: str, arguments: tuple[int, ...]) -> int:
+        return connection.execute(
+            "DELETE FROM samples WHERE id IN (SELECT id FROM samples "  # noqa: S608 (conditions of this file)
+            f"WHERE {condition} ORDER BY uploaded_us, id LIMIT {PORTION})",
+            arguments,
+        ).rowcount
 
-    def oldest(self, limit: int) -> list[Row]:
-        """Return up to ``limit`` rows, the oldest first."""
+    def record_lost(self, samples: Sequence[Sample], reason: str) -> None:
+        """Record samples that never came into the store as known gaps."""
+        lost = [(sample.device_id, sample.boot_id, sample.seq, sample.time_us) for sample in samples]
+        with self._transaction() as connection:
+            known_gaps.record(connection, lost, reason)
+
+    def oldest(self, limit: int, hold_back: HoldBack = NOBODY) -> list[Row]:
+        """Return up to ``limit`` rows that wait, the oldest first."""
+        return self._rows(OLDEST, (hold_back.host_boot, hold_back.after_us, limit))
+
+    def newest(self, limit: int, after: int, hold_back: HoldBack = NOBODY) -> list[Row]:
+        """Return up to ``limit`` rows that wait and came after the row ``after``, the newest first."""
+        return self._rows(NEWEST, (hold_back.host_boot, hold_back.after_us, after, limit))
+
+    def _rows(self, statement: str, arguments: tuple[Any, ...]) -> list[Row]:
         try:
-            found = self._connection.execute(OLDEST, (limit,)).fetchall()
+            found = self._connection.execute(statement, arguments).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
         return [_row(fields) for fields in found]
 
-    def delete(self, rows: Sequence[Row]) -> None:
-        """Forget rows that the database has committed, and give free pages back to the file system."""
+    def uploaded(self, rows: Sequence[Row]) -> None:
+        """Take in that the database has committed these rows."""
+        now_us = time.time_ns() // 1000
         with self._transaction() as connection:
-            connection.executemany("DELETE FROM samples WHERE id = ?", [(row.id,) for row in rows])
+            connection.executemany(
+                "UPDATE samples SET uploaded_us = ? WHERE id = ?", [(now_us, row.id) for row in rows]
+            )
+
+    def forget_uploaded(self, retention_s: float) -> int:
+        """Forget a portion of the rows committed longer ago than this, and give their space back."""
+        before_us = time.time_ns() // 1000 - int(retention_s * 1e6)
+        with self._transaction() as connection:
+            forgotten = self._forget(connection, "uploaded_us <= ?", (before_us,))
         try:
             self._connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
+        return forgotten
+
+    def send_again(self, since_us: int) -> int:
+        """Let kept rows from this time on wait again, for a database that has lost them."""
+        with self._transaction() as connection:
+            return connection.execute(
+                "UPDATE samples SET uploaded_us = NULL WHERE uploaded_us IS NOT NULL AND time_us >= ?",
+                (since_us,),
+            ).rowcount
+
+    def correct(self, offset_us: int, host_boot: str) -> int:
+        """Give rows of this start of the host, taken before the clock was right, the time they had.
+
+        ``offset_us`` is UTC less the time since that start. Rows of earlier starts stay flagged.
+        """
+        with self._transaction() as connection:
+            return connection.execute(CORRECT, (offset_us, host_boot)).rowcount
+
+    def gaps(self, limit: int) -> list[Gap]:
+        """Return up to ``limit`` known gaps that the database does not have as they are now."""
+        try:
+            return known_gaps.waiting(self._connection, limit)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+
+    def gaps_uploaded(self, gaps: Sequence[Gap]) -> None:
+        """Take in that the database has these gaps."""
+        with self._transaction() as connection:
+            known_gaps.uploaded(connection, gaps)
 
     def reject(self, row: Row, reason: str) -> None:
         """Move a row that the database will never take to `rejected`."""
         with self._transaction() as connection:
-            values = (row.id, *_values(row.sample), reason, time.time_ns() // 1000)
+            values = (row.id, *_values(row.sample)[:7], reason, time.time_ns() // 1000)
             connection.execute(REJECT, values)
             connection.execute("DELETE FROM samples WHERE id = ?", (row.id,))
 
@@ -306,15 +351,20 @@ class Store:
         try:
             size = self._size(self._connection)
             (rejected,) = self._connection.execute("SELECT count(*) FROM rejected").fetchone()
-            dropped = self._connection.execute(DROPPED).fetchall()
+            dropped = known_gaps.every(self._connection)
+            (kept,) = self._connection.execute(
+                "SELECT count(*) FROM samples WHERE uploaded_us IS NOT NULL"
+            ).fetchone()
+            unsent = len(known_gaps.waiting(self._connection, -1))
             oldest = self.oldest(1)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
-        names = ("device_id", "boot_id", "first_seq", "last_seq", "first_us", "last_us", "rows")
         return {
             "rows": size.rows,
             "bytes": size.bytes,
             "oldest_us": oldest[0].sample.time_us if oldest else None,
             "rejected_rows": rejected,
-            "dropped": [dict(zip(names, entry, strict=True)) for entry in dropped],
+            "kept_rows": kept,
+            "dropped": [gap.as_dict() for gap in dropped],
+            "dropped_not_uploaded": unsent,
         }

@@ -1,8 +1,9 @@
-"""Uploads the store to the database: in batches, the oldest row first, each row exactly once.
+"""Uploads the store to the database: in batches, each row exactly once.
 
-Runs in a thread with connections of its own, so that a slow or absent database never delays control. A row
-leaves the store after the COMMIT was acknowledged; a COMMIT whose acknowledgement got lost is found again
-as a conflict with the same boot and sequence number.
+Two lanes take turns: what is new, the newest first, so that the present is seen at once after an outage; and
+the backlog, the oldest first. Runs in a thread with connections of its own, so that a slow or absent database
+never delays control. A row stops waiting after the COMMIT was acknowledged; a COMMIT whose acknowledgement
+got lost is found again as a conflict with the same boot and sequence number.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
+from stationkeeper.controller.clock import SYNCHRONISED, Clock, Stamp
 from stationkeeper.controller.merge import ConfigError
 from stationkeeper.controller.metrics import Metrics
-from stationkeeper.controller.store import Row, Store, StoreError
+from stationkeeper.controller.store import HoldBack, Row, Store, StoreError
 from stationkeeper.database.connection import connect
 
 if TYPE_CHECKING:
@@ -52,6 +54,21 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 STATEMENT_TIMEOUT_MS = 30_000
+GAPS_AT_ONCE = 500
+# A gap may still grow while it is the store's oldest end; what was told before stays true.
+TELL_GAPS = """
+INSERT INTO flux.mg_known_gaps AS known
+  (device_id, boot_id, first_seq, last_seq, first_time, last_time, samples, reason) VALUES %s
+ON CONFLICT (device_id, boot_id, first_seq) DO UPDATE
+  SET last_seq = EXCLUDED.last_seq, last_time = EXCLUDED.last_time, samples = EXCLUDED.samples
+  WHERE EXCLUDED.last_seq > known.last_seq
+"""
+# An older database does not have the table; then the gaps wait in the store.
+CAN_TELL_GAPS = (
+    "SELECT coalesce(has_table_privilege(to_regclass('flux.mg_known_gaps'), 'INSERT, UPDATE'), false)"
+)
+# Rows that came while the clock was being set may be committed a moment after the first correction.
+CORRECTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +161,36 @@ def upload_batch(connection: Connection, store: Store, rows: Sequence[Row]) -> T
         reason = str(present[row.id])
         store.reject(row, reason)
         _say_rejected(row, reason)
-    store.delete([row for row in rows if row not in clashing])
+    store.uploaded([row for row in rows if row not in clashing])
     return Tally(len(rows) - len(present), len(present) - len(clashing), len(clashing))
+
+
+def upload_gaps(connection: Connection, store: Store) -> int:
+    """Tell the database which samples will never come; return the number of gaps told.
+
+    Raises psycopg2.Error and StoreError; what was not committed is told again.
+    """
+    gaps = store.gaps(GAPS_AT_ONCE)
+    if not gaps:
+        return 0
+    values = [
+        (
+            gap.device_id,
+            gap.boot_id,
+            gap.first_seq,
+            gap.last_seq,
+            EPOCH + timedelta(microseconds=gap.first_us),
+            EPOCH + timedelta(microseconds=gap.last_us),
+            gap.rows,
+            gap.reason,
+        )
+        for gap in gaps
+    ]
+    with connection.cursor() as cursor:
+        execute_values(cursor, TELL_GAPS, values)
+    connection.commit()
+    store.gaps_uploaded(gaps)
+    return len(gaps)
 
 
 def _say_rejected(row: Row, reason: str) -> None:
@@ -165,11 +210,15 @@ class Uploader(threading.Thread):
         *,
         batch_size: int,
         interval_s: float,
+        retention_s: float,
+        clock: Clock,
         max_backoff_s: float = 15.0,
     ) -> None:
+        """Rows stay for ``retention_s`` after their upload."""
         super().__init__(name="upload", daemon=True)
         self.batch_size = batch_size
         self.interval_s = interval_s
+        self.retention_s = retention_s
         self.max_backoff_s = max_backoff_s
         self._open_store = open_store
         self._settings = settings
@@ -179,6 +228,10 @@ class Uploader(threading.Thread):
         self._store: Store | None = None
         self._connection: Connection | None = None
         self._complaint = ""
+        self._clock = clock
+        self._corrections = CORRECTIONS
+        self._newest = 0
+        self._can_tell_gaps = False
 
     def reconnect(self) -> None:
         """Use fresh settings from the next batch on."""
@@ -222,23 +275,50 @@ class Uploader(threading.Thread):
     def _drain(self) -> None:
         if self._store is None:
             self._store = self._open_store()
-        while not self._stop_asked.is_set():
-            rows = self._store.oldest(self.batch_size)
-            size = self._store.size()
-            self._metrics.buffer(size.rows, size.bytes)
-            if not rows:
-                return
-            tally = upload_batch(self._connected(), self._store, rows)
-            self._metrics.upload(
-                uploaded=tally.uploaded,
-                conflicting=tally.conflicting,
-                rejected=tally.rejected,
-                at_s=time.time(),
-            )
-            if len(rows) < self.batch_size:
-                size = self._store.size()
-                self._metrics.buffer(size.rows, size.bytes)
-                return
+        store, stamp = self._store, self._clock.stamp()
+        self._correct(store, stamp)
+        hold_back = HoldBack.of(stamp)
+        more = True
+        while more and not self._stop_asked.is_set():
+            self._measure(store)
+            live = store.newest(self.batch_size, self._newest, hold_back)
+            self._send(store, live)
+            self._newest = max([self._newest, *(row.id for row in live)])
+            backlog = store.oldest(self.batch_size, hold_back)
+            self._send(store, backlog)
+            more = len(backlog) == self.batch_size
+        if store.gaps(1) and self._connected() and self._can_tell_gaps:
+            upload_gaps(self._connected(), store)
+        while store.forget_uploaded(self.retention_s) and not self._stop_asked.is_set():
+            continue
+        self._measure(store)
+
+    def _correct(self, store: Store, stamp: Stamp) -> None:
+        """Give rows from before the clock was right their time, each time that it becomes right."""
+        if stamp.quality != SYNCHRONISED:
+            self._corrections = CORRECTIONS
+        elif self._corrections:
+            self._corrections -= 1
+            corrected = store.correct(stamp.wall_us - stamp.monotonic_us, stamp.host_boot)
+            if corrected:
+                LOG.info("the clock is right now: the time of %d rows was corrected", corrected)
+                self._metrics.corrected(corrected)
+
+    def _measure(self, store: Store) -> None:
+        size = store.size()
+        self._metrics.buffer(size.rows, size.bytes)
+        self._metrics.known_gaps(len(store.gaps(GAPS_AT_ONCE)))
+
+    def _send(self, store: Store, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        tally = upload_batch(self._connected(), store, rows)
+        self._metrics.upload(
+            uploaded=tally.uploaded,
+            conflicting=tally.conflicting,
+            rejected=tally.rejected,
+            at_s=time.time(),
+        )
 
     def _connected(self) -> Connection:
         if self._reconnect_asked.is_set():
@@ -249,6 +329,8 @@ class Uploader(threading.Thread):
             self._connection = connection
             with connection.cursor() as cursor:
                 cursor.execute("SET statement_timeout = %s", (STATEMENT_TIMEOUT_MS,))
+                cursor.execute(CAN_TELL_GAPS)
+                self._can_tell_gaps = cursor.fetchone() == (True,)
             connection.commit()
         return self._connection
 
