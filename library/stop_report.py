@@ -86,9 +86,11 @@ def main() -> None:
         module.fail_json(msg="the stationkeeper package is missing on the control node: run `make setup`")
     params, run = module.params, module.params["run"]
     stations = params["stations"]
-    lines = reports.summary(stations)
     if module.check_mode:
-        module.exit_json(changed=True, path=None, lines=lines)
+        module.exit_json(
+            changed=True, path=None, lines=["Check mode: nothing was stopped and nothing written."]
+        )
+    lines = reports.summary(stations)
     content = {
         "run_id": run["id"],
         "system": params["system"],

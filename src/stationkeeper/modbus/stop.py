@@ -7,8 +7,10 @@ never replaces them.
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.stop_device import DeviceStop
@@ -37,6 +39,24 @@ def stop_devices(targets: Sequence[Target], options: StopOptions) -> list[StopRe
     return asyncio.run(stop_all(targets, options))
 
 
+# One processor core has time for about this many looks with their decoding, and for the writes beside.
+_LOOKS_PER_S = 1000
+# Standard streams, libraries, ssh clients with their pipes: whatever else is open meanwhile.
+_OTHER_FILES = 512
+
+
+def allow_files(connections: int) -> None:
+    """Raise this process's limit of open files, as far as the system lets it: many start with 1024.
+
+    Beyond that, connections that find no place are reported as unreachable, device by device.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
 async def stop_all(
     targets: Sequence[Target],
     options: StopOptions,
@@ -53,12 +73,14 @@ async def stop_all(
             if end is not None:
                 key = (end.host, end.port)
                 gaps[key] = max(gaps.get(key, 0.0), end.profile.min_request_gap_ms / 1000)
+    allow_files(len(gaps))
     # One connection for each address: many gateways have room for no more.
     clients = {
         key: StrictClient(*key, options.response_timeout_s, options.connect_timeout_s, min_gap_s=gap)
         for key, gap in gaps.items()
     }
-    runs = [DeviceStop(target, options, clients, started) for target in targets]
+    pace = replace(options, interval_s=max(options.interval_s, len(targets) / _LOOKS_PER_S))
+    runs = [DeviceStop(target, pace, clients, started) for target in targets]
 
     async def stop_one(number: int, run: DeviceStop) -> None:
         try:

@@ -37,7 +37,8 @@ class Target:
 class StopOptions:
     """`window_s`: time to reach zero. `hold_s`: how long it must stay, at least two cycles of any master.
 
-    `samples` consecutive fresh samples, `interval_s` apart, make a zero. `dry_run` reads and plans, and
+    `samples` consecutive fresh samples, `interval_s` apart (1 ms for each device where that is more), make a
+    zero. `dry_run` reads and plans, and
     sends no write.
     """
 
