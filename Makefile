@@ -9,11 +9,12 @@ LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables ipr
   ca-certificates python3 python3-venv git mbpoll
 TEST_PACKAGES := postgresql curl
 
-.PHONY: help setup setup-test demo test lint lab-up lab-down docs lock
+.PHONY: help setup setup-test demo test criteria lint lab-up lab-down docs lock
 
 help:
 	@echo "make demo      boot the Flux system on real hosts and watch it work (minutes)"
 	@echo "make test      all four rings of tests; RINGS='unit contract' for some"
+	@echo "make criteria  docs/criteria.md from the last whole run of the tests"
 	@echo "make lint      the linters of ring 2"
 	@echo "make lab-up    boot the hosts of INVENTORY (default inventories/flux)"
 	@echo "make lab-down  end every lab of this machine and remove its hosts"
@@ -31,6 +32,9 @@ demo: setup
 
 test: setup-test
 	@python tests/run_rings.py $(RINGS)
+
+criteria: setup
+	@python tests/criteria.py
 
 lint: setup
 	ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint --offline --profile production -q
