@@ -25,7 +25,8 @@ class Input:
     """One measured input of the decision: its age (None: never measured) and the age up to which it counts.
 
     ``heartbeat_age_s`` is the time since the device's own counter moved, None when it has none to show.
-    ``missing`` names values that the last answer did not have.
+    ``missing`` names values that the last answer did not have; ``identity`` is how the device differs from
+    its profile.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Input:
     limit_s: float
     heartbeat_age_s: float | None
     missing: tuple[str, ...] = ()
+    identity: str | None = None
 
 
 def missing_values(values: Mapping[str, float | None], needed: Sequence[str]) -> tuple[str, ...]:
@@ -49,18 +51,23 @@ def identity_problem(profile: Profile, values: Mapping[str, float | None]) -> st
     return None
 
 
-def causes(inputs: Sequence[Input], identity: str | None) -> list[Cause]:
+def _within(age_s: float | None, limit_s: float) -> bool:
+    # NaN is within nothing.
+    return age_s is not None and age_s <= limit_s
+
+
+def causes(inputs: Sequence[Input]) -> list[Cause]:
     """Return everything that speaks against following any set-point now."""
     found = []
     for each in inputs:
-        if each.age_s is None or each.age_s > each.limit_s:
+        if not _within(each.age_s, each.limit_s):
             found.append(Cause("stale", f"no fresh measurement of {each.name}"))
         elif each.missing:
             found.append(Cause("stale", f"{each.name}: {', '.join(each.missing)} is not measured"))
-        elif each.heartbeat_age_s is None or each.heartbeat_age_s > each.limit_s:
+        elif not _within(each.heartbeat_age_s, each.limit_s):
             found.append(Cause("heartbeat", f"the heartbeat of {each.name} stands still"))
-    if identity is not None:
-        found.append(Cause("identity", identity))
+        if each.identity is not None:
+            found.append(Cause("identity", f"{each.name}: {each.identity}"))
     return found
 
 

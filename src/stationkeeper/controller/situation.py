@@ -66,7 +66,7 @@ class Outlook:
         device, profile = self._device, self._device.profile
         if profile.limits is None:
             raise ValueError(f"profile {profile.name} has no limits")
-        found = device.automatic.update(now_s, causes(self._inputs(now_s), device.identity))
+        found = device.automatic.update(now_s, causes(self._inputs(now_s)))
         self.safe_mode = holds.safe_mode + ((found,) if found else ())
         share, setpoint = self._share, holds.setpoint
         power_kw, reason = (setpoint.power_kw * share, setpoint.reason) if setpoint else (None, "")
@@ -99,7 +99,7 @@ class Outlook:
             needed = [each.profile.measured_power] + (["soe_percent"] if each is self._device else [])
             latest, limit_s = each.latest, self._controller.freshness_of(each.config)
             if latest is None:
-                found.append(Input(each.name, None, limit_s, None))
+                found.append(Input(each.name, None, limit_s, None, identity=each.identity))
                 continue
             has_heartbeat = latest.values.get(each.profile.heartbeat) is not None
             found.append(
@@ -109,6 +109,7 @@ class Outlook:
                     limit_s,
                     now_s - latest.heartbeat_s if has_heartbeat else None,
                     missing_values(latest.values, needed),
+                    each.identity,
                 )
             )
         return found
