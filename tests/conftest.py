@@ -1,4 +1,4 @@
-"""Every ring: criteria in the report. Ring 4: one whole system in the lab for the session, from bare hosts."""
+"""Every ring: criteria in the report. Ring 4: one whole system in the lab, from bare hosts."""
 
 from __future__ import annotations
 

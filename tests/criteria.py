@@ -1,7 +1,8 @@
 """The numbered criteria, the tests that prove them, and what came of those tests.
 
-``python tests/criteria.py`` (``make criteria``) writes docs/criteria.md from the reports of the last whole run
-of the tests. A test names its criteria by the marker ``criterion``; tests/conftest.py puts them into the report.
+``python tests/criteria.py`` (``make criteria``) writes docs/criteria.md from the reports of the last whole
+run of the tests. A test names its criteria by the marker ``criterion``; tests/conftest.py puts them into the
+report.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ PAGE = ROOT / "docs" / "criteria.md"
 REPORTS = ROOT / ".state" / "test"
 HEAD = """# Criteria
 
-What a station under control must do, and the tests that prove it. Made by `make criteria` from the reports of a
-whole run of `make test`, which fails when a criterion has no passed test.
+What a station under control must do, and the tests that prove it. Made by `make criteria` from the reports of
+a whole run of `make test`, which fails when a criterion has no passed test.
 """
 
 

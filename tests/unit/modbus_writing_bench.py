@@ -16,7 +16,7 @@ from stationkeeper.modbus.writing.evidence import WriteResult
 from stationkeeper.modbus.writing.points import ProfilePlaces, point_request
 from stationkeeper.modbus.writing.request import Plan, Verify, plan
 from stationkeeper.modbus.writing.session import Patience, Session
-from stationkeeper.profiles import load_profile, parse_profile
+from stationkeeper.profiles import parse_profile
 from stationkeeper.profiles.load import DATA
 from stationkeeper.simulator.config import SimulatorConfig, Station
 from stationkeeper.simulator.faults import Fault
@@ -93,13 +93,13 @@ class Bench:
 
     def __init__(self, content: dict[str, Any], directory: Path) -> None:
         self.profile = parse_profile(content, "bench")
-        (directory / "bench_battery.yaml").write_text(yaml.safe_dump(content))
+        (directory / f"{self.profile.name}.yaml").write_text(yaml.safe_dump(content))
         config = {
             "listen": {"host": "127.0.0.1"},
             "log": "unused",
             "profile_path": [str(directory)],
             "devices": [
-                {"unit": 1, "name": "b", "profile": "bench_battery", "watchdog": {"timeout_s": 0}},
+                {"unit": 1, "name": "b", "profile": self.profile.name, "watchdog": {"timeout_s": 0}},
                 {"unit": 2, "name": "m", "profile": "generic_meter", "meter_of": "b"},
             ],
         }
@@ -156,11 +156,14 @@ class Bench:
 Scenario = Callable[[Bench], Awaitable[None]]
 
 
-def run(directory: Path, scenario: Scenario, **profile: Any) -> None:
-    """Run a scenario on a bench."""
+def run(directory: Path, scenario: Scenario, *, builtin: str = "", **profile: Any) -> None:
+    """Run a scenario on a bench: the battery with registers of all kinds, or of a built-in profile."""
 
     async def whole() -> None:
-        bench = Bench(profile_content(**profile), directory)
+        content = (
+            yaml.safe_load((DATA / f"{builtin}.yaml").read_text()) if builtin else profile_content(**profile)
+        )
+        bench = Bench(content, directory)
         await bench.open()
         try:
             await scenario(bench)
@@ -168,6 +171,3 @@ def run(directory: Path, scenario: Scenario, **profile: Any) -> None:
             await bench.close()
 
     asyncio.run(whole())
-
-
-GENERIC = load_profile("generic_battery")

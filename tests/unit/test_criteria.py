@@ -6,22 +6,26 @@ from pathlib import Path
 
 from criteria import page, problems, read_criteria, read_proofs
 
-REPORT = """<testsuites><testsuite>
-<testcase classname="tests.unit.test_a" name="test_one[x]"><properties><property name="criterion" value="MW-1"/>
-</properties></testcase>
-<testcase classname="tests.unit.test_a" name="test_one[y]"><properties><property name="criterion" value="MW-1"/>
-</properties></testcase>
-<testcase classname="tests.unit.test_a" name="test_two"><properties><property name="criterion" value="MW-2"/>
-</properties><{outcome}/></testcase>
-<testcase classname="tests.unit.test_a" name="test_three"><properties><property name="criterion" value="MW-99"/>
-</properties></testcase>
-</testsuite></testsuites>"""
+CASE = """<testcase classname="tests.unit.test_a" name="{name}"><properties>
+<property name="criterion" value="{number}"/></properties>{rest}</testcase>"""
+
+
+def report(outcome: str) -> str:
+    cases = [
+        CASE.format(name="test_one[x]", number="MW-1", rest=""),
+        CASE.format(name="test_one[y]", number="MW-1", rest=""),
+        CASE.format(name="test_two", number="MW-2", rest=f"<{outcome}/>"),
+        CASE.format(name="test_three", number="MW-99", rest=""),
+    ]
+    return f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>"
+
+
 AREAS = {"Writes": {"MW-1": "One.", "MW-2": "Two.", "MW-3": "Three."}}
 
 
 def test_only_what_passed_is_proven(tmp_path: Path) -> None:
     for outcome in ("failure", "error", "skipped"):
-        (tmp_path / "unit.xml").write_text(REPORT.format(outcome=outcome))
+        (tmp_path / "unit.xml").write_text(report(outcome))
         proofs = read_proofs(tmp_path.glob("*.xml"))
         assert proofs["MW-1"].tests == {"tests/unit/test_a.py::test_one": 2}
         assert problems(AREAS, proofs) == [

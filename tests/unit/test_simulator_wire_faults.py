@@ -18,6 +18,7 @@ from stationkeeper.modbus.errors import (
     NoAnswerError,
 )
 from stationkeeper.modbus.outcome import Outcome
+from stationkeeper.modbus.transports import SerialSettings
 from stationkeeper.simulator.faults import Fault
 from stationkeeper.simulator.server import SimulatorServer
 from stationkeeper.simulator.wire import crc16
@@ -288,5 +289,26 @@ def test_a_serial_line_that_nobody_reads_does_not_stop_the_others() -> None:
                 await asyncio.sleep(0)
         assert (await (await Bare.to(port)).ask(1, READ_SETPOINT))[0] == 1
         os.close(descriptor)
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("transport", ["rtu_over_tcp", "serial"])
+def test_the_strict_client_over_rtu(transport: str) -> None:
+    async def scenario(server: SimulatorServer, _port: int) -> None:
+        if transport == "serial":
+            line = SerialSettings(parity="N")
+            client = StrictClient(await server.start_serial(), timeout_s=5, transport=transport, serial=line)
+        else:
+            port = await server.start("127.0.0.1", 0, rtu=True)
+            client = StrictClient("127.0.0.1", port, timeout_s=5, transport=transport)
+        await client.write(1, 0, [0, 25000])
+        assert await client.read(1, Table.INPUT, 4, 2) == [0, 25000]
+        server.faults.set(Fault(kind="crc_noise", functions={16}, count=1))
+        with pytest.raises((AnswerMismatchError, NoAnswerError)) as caught:
+            await client.write(1, 0, [0, 30000])
+        assert caught.value.outcome is Outcome.UNKNOWN
+        assert await client.read(1, Table.INPUT, 4, 2) == [0, 30000]
+        await client.close()
 
     serve(scenario)
