@@ -164,6 +164,22 @@ def test_a_second_master_writes_again_and_again() -> None:
     assert value(served, READ_POWER) == 0
 
 
+def test_a_second_master_spares_meters_and_survives_a_missing_scale_factor() -> None:
+    devices = station(profile="sunspec_battery")
+    served = SimulatorServer(devices.devices)
+    served.faults.set(Fault(kind="second_master", value=50))
+    number = served.faults.set(Fault(kind="sentinel", unit=1, point="setpoint_sf"))
+    advance(devices, 2)
+    assert served.recent() == []
+    served.faults.clear(number=number)
+    served.faults.set(Fault(kind="hold_value", unit=1, point="setpoint_sf", value=1e9))
+    advance(devices, 2)
+    assert served.recent() == []
+    served.faults.clear("hold_value")
+    advance(devices, 1)
+    assert {entry["unit"] for entry in served.recent()} == {1}
+
+
 def test_a_frozen_heartbeat() -> None:
     served = server()
     assert value(served, "0400000002") == 0.001

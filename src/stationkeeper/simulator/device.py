@@ -26,6 +26,8 @@ Changes = list[tuple[str, float]]
 
 # What a register without a point reads as, inside a telemetry block: SunSpec's "not implemented".
 _GAP = 0xFFFF
+# SunSpec's range of scale factors.
+_LARGEST_EXPONENT = 10
 
 
 class Source(Protocol):
@@ -252,7 +254,7 @@ class SimulatedDevice:
         scale = point.scale
         if point.scale_factor is not None:
             exponent = values[point.scale_factor]
-            if exponent is None:
+            if exponent is None or abs(exponent) > _LARGEST_EXPONENT:
                 raise CodecError(f"{name} has no scale factor")
             scale *= Decimal(10) ** int(exponent)
         if point.base is not None:

@@ -7,6 +7,7 @@ pymodbus's server lets a multi-register write change half of a 32-bit value.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from stationkeeper.modbus.codec import CodecError
 from stationkeeper.simulator.battery import Battery
 from stationkeeper.simulator.device import SimulatedDevice
 from stationkeeper.simulator.exchange import SECOND_MASTER, Exchange, Reply
@@ -134,7 +136,7 @@ class SimulatorServer:
             fault = active.fault
             if fault.unit not in (None, unit):
                 continue
-            if fault.kind == "second_master":
+            if fault.kind == "second_master" and isinstance(device.source, Battery):
                 self._write_as_second_master(unit, device, active, dt_s)
             elif fault.kind == "reboot" and self._elapsed(active, unit, dt_s) >= (fault.seconds or 0):
                 self.faults.clear(number=active.number)
@@ -154,7 +156,12 @@ class SimulatorServer:
         if key in self._elapsed_s and self._elapsed(active, unit, dt_s) < period_s:
             return
         self._elapsed_s[key] = 0.0
-        for address, words in device.set_power(active.fault.value or 0):
+        # A master that cannot say its power (a scale factor that is missing) writes nothing.
+        with contextlib.suppress(CodecError):
+            self._write_all(unit, device.set_power(active.fault.value or 0))
+
+    def _write_all(self, unit: int, writes: list[tuple[int, list[int]]]) -> None:
+        for address, words in writes:
             pdu = (
                 struct.pack(">BHH", 6, address, *words)
                 if len(words) == 1
