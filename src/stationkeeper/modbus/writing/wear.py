@@ -17,18 +17,20 @@ class WearLedger:
     """When the registers of one unit were last written, in a file of its own.
 
     The lock of the endpoint keeps other writers of the file away. Times are UTC, since they are compared
-    across runs; a time in the future is taken for a wrong clock and does not block.
+    across runs; a time in the future is taken for a wrong clock and does not block. Several writes of one
+    run, such as a recipe's disable and enable, are not a cyclic writer.
     """
 
     def __init__(self, directory: Path, host: str, port: int, unit: int) -> None:
         safe = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in host)
         self._path = directory / f"{safe}_{port}_{unit}.json"
+        self._own: set[str] = set()
 
     def check(self, plan: Plan, now: datetime) -> None:
         """Raise `ModbusError` when this register was written too short a time ago."""
         request = plan.request
         interval_s = request.min_write_interval_s
-        if request.storage == "ram" or interval_s <= 0:
+        if request.storage == "ram" or interval_s <= 0 or request.place.where in self._own:
             return
         last = self._load().get(request.place.where)
         if last is None:
@@ -52,6 +54,7 @@ class WearLedger:
             os.replace(temporary, self._path)  # noqa: PTH105 (says that it is atomic)
         except OSError as error:
             raise self._unusable(error) from None
+        self._own.add(place.where)
 
     def _load(self) -> dict[str, str]:
         try:
