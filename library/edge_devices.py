@@ -21,13 +21,14 @@ options:
     description:
       - V(releasable) reads only and returns why the emergency stop must stay - silence, repeated values, a
         wrong device, alarms, state of energy out of its window, local mode, or power that is not zero.
+      - V(zero) reads only and returns what does not stand at zero in all samples, silence included.
       - V(standby) runs the release recipe of each battery's profile and proves standby at 0 kW.
       - V(controlled) reads only and returns what is wrong under control - silence, or power beyond the
         rating.
       - V(identified) is V(controlled) for devices that are new on their bus, one request at a time on each
         gateway.
     type: str
-    choices: [releasable, standby, controlled, identified]
+    choices: [releasable, zero, standby, controlled, identified]
     required: true
   samples:
     description: Number of samples of each device.
@@ -41,6 +42,10 @@ options:
     description: Time for one answer in seconds.
     type: float
     default: 3
+  wait_s:
+    description: Look again until nothing is wrong, for at most so many seconds. Not for V(standby).
+    type: float
+    default: 0
 attributes:
   check_mode:
     description: Writes nothing and says which registers the recipe would change.
@@ -73,6 +78,7 @@ evidence:
 """
 
 import asyncio
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,13 +91,21 @@ except ImportError:
     station_devices = None  # type: ignore[assignment]  # reported below, with how to install it
 
 
-def _observe(targets: list[Any], pace: Any, state: str) -> dict[str, Any]:
+def _observe(targets: list[Any], pace: Any, state: str, wait_s: float) -> dict[str, Any]:
     look = look_at_new if state == "identified" else station_devices.look_at_all
-    seen = asyncio.run(look(targets, pace))
-    judge = station_devices.refusals if state == "releasable" else station_devices.excesses
+    judge = {"releasable": station_devices.refusals, "zero": station_devices.movements}.get(
+        state, station_devices.excesses
+    )
+    deadline = time.monotonic() + wait_s
+    while True:
+        seen = asyncio.run(look(targets, pace))
+        problems = [problem for target in targets for problem in judge(target, seen[target.name])]
+        if not problems or time.monotonic() >= deadline:
+            break
+        time.sleep(pace.interval_s)
     return {
         "changed": False,
-        "problems": [problem for target in targets for problem in judge(target, seen[target.name])],
+        "problems": problems,
         "evidence": {
             name: {"samples": list(answer.samples), "error": answer.error} for name, answer in seen.items()
         },
@@ -119,12 +133,13 @@ def main() -> None:
             "devices": {"type": "list", "elements": "dict", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["releasable", "standby", "controlled", "identified"],
+                "choices": ["releasable", "zero", "standby", "controlled", "identified"],
                 "required": True,
             },
             "samples": {"type": "int", "default": 3},
             "interval_s": {"type": "float", "default": 1},
             "timeout_s": {"type": "float", "default": 3},
+            "wait_s": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -138,7 +153,7 @@ def main() -> None:
         module.fail_json(msg=f"A device of the inventory cannot be used: {error}")
     if params["state"] == "standby":
         module.exit_json(**_bring_to_standby(targets, pace, dry_run=module.check_mode))
-    module.exit_json(**_observe(targets, pace, params["state"]))
+    module.exit_json(**_observe(targets, pace, params["state"], params["wait_s"]))
 
 
 if __name__ == "__main__":

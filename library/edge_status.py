@@ -40,6 +40,12 @@ options:
   latched:
     description: Whether the controller must say that it is latched. Either is fine when left out.
     type: bool
+  hold:
+    description:
+      - What must hold the station at 0 kW - V(safe_mode), V(maintenance) - or that neither may, V(none).
+      - Either is fine when left out.
+    type: str
+    choices: [safe_mode, maintenance, none]
 attributes:
   check_mode:
     description: Reads only, so it does the same.
@@ -105,12 +111,17 @@ def main() -> None:
             "wait_s": {"type": "float", "default": 0},
             "exposure_max": {"type": "float"},
             "latched": {"type": "bool"},
+            "hold": {"type": "str", "choices": ["safe_mode", "maintenance", "none"]},
         },
         supports_check_mode=True,
     )
     params = module.params
     expected = status.Expected(
-        tuple(params["devices"]), params["sample_age_s"], params["exposure_max"], params["latched"]
+        tuple(params["devices"]),
+        params["sample_age_s"],
+        params["exposure_max"],
+        params["latched"],
+        params["hold"],
     )
     seen = status.look(params["unit"], params["metrics_url"], expected, params["wait_s"])
     module.exit_json(changed=False, **seen.as_dict())

@@ -157,3 +157,29 @@ def test_look_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "look_at", lambda name: GOOD_UNIT)
     monkeypatch.setattr(status, "fetch", lambda url: None)
     assert status.look("u", "http://x", EXPECTED, 0).problems
+
+
+SAFE = 'stationkeeper_safe_mode{device="A-BESS-01",reason="order",site="A"} 1.0\n'
+MAINTENANCE = 'stationkeeper_maintenance{site="A"} 1.0\n'
+NOT_HELD = """\
+stationkeeper_safe_mode{device="A-BESS-01",reason="order",site="A"} 0.0
+stationkeeper_maintenance{site="A"} 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("hold", "told", "problems"),
+    [
+        ("safe_mode", SAFE, ()),
+        ("safe_mode", NOT_HELD, ("the controller is not in safe mode",)),
+        ("maintenance", MAINTENANCE, ()),
+        ("maintenance", NOT_HELD, ("the controller is not in maintenance",)),
+        ("none", NOT_HELD, ()),
+        ("none", SAFE, ("safe mode still holds A-BESS-01 (order)",)),
+        ("none", MAINTENANCE, ("maintenance still holds the station",)),
+        (None, SAFE + MAINTENANCE, ()),
+    ],
+)
+def test_the_hold_that_is_wanted(hold: str | None, told: str, problems: tuple[str, ...]) -> None:
+    expected = status.Expected(EXPECTED.devices, 10, hold=hold)
+    assert status.judge(GOOD_UNIT, status.Metrics(GOOD + told), expected, now=NOW).problems == problems

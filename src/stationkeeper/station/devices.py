@@ -87,8 +87,9 @@ async def look(target: Target, pace: Pace) -> Seen:
             client, target.unit, profile, [expectation.point for expectation in profile.identity]
         )
         local = None
-        if "local_mode" in profile.points:
-            local = (await read_points(client, target.unit, profile, ["local_mode"]))["local_mode"]
+        if profile.local_mode:
+            point = profile.local_mode.point
+            local = (await read_points(client, target.unit, profile, [point]))[point]
         samples = []
         for number in range(pace.samples):
             if number:
@@ -113,15 +114,20 @@ def refusals(target: Target, seen: Seen) -> list[str]:
     found = _silence(target, seen)
     if not seen.samples:
         return found
-    if "local_mode" in target.profile.points and seen.local_mode != 0:
+    local = target.profile.local_mode
+    if local and seen.local_mode is None:
+        found.append(f"{name} does not say whether it is in local mode")
+    elif local and seen.local_mode == local.equals:
         found.append(f"{name} is in local mode: somebody is at the device")
-    powers = [sample.get(target.profile.measured_power) for sample in seen.samples]
-    if any(power is None or abs(power) > target.zero_kw for power in powers):
-        shown = ", ".join("missing" if power is None else f"{power:g}" for power in powers)
-        found.append(f"{name} does not stand at zero: measured {shown} kW")
+    found += _power(target, seen)
     if target.profile.device_type == "bess":
         found += _battery(target, seen.samples[-1])
     return found
+
+
+def movements(target: Target, seen: Seen) -> list[str]:
+    """Return why this device is not proven to stand at zero; empty when it is."""
+    return _silence(target, seen) + _power(target, seen)
 
 
 def excesses(target: Target, seen: Seen) -> list[str]:
@@ -153,9 +159,17 @@ def _silence(target: Target, seen: Seen) -> list[str]:
     return found
 
 
+def _power(target: Target, seen: Seen) -> list[str]:
+    powers = [sample.get(target.profile.measured_power) for sample in seen.samples]
+    if all(power is not None and abs(power) <= target.zero_kw for power in powers):
+        return []
+    shown = ", ".join("missing" if power is None else f"{power:g}" for power in powers)
+    return [f"{target.name} does not stand at zero: measured {shown} kW"]
+
+
 def _battery(target: Target, sample: Sample) -> list[str]:
     found = []
-    alarms = sample.get("alarms")
+    alarms = sample.get(target.profile.alarm_point or "alarms")
     if alarms is None:
         found.append(f"{target.name} does not say whether it has alarms")
     elif alarms:

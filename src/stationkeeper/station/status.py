@@ -25,12 +25,16 @@ _UPLOAD_LATE_S = 120.0
 
 @dataclass(frozen=True)
 class Expected:
-    """What has to hold: devices by name, greatest age of a sample (s), greatest exposure, latch."""
+    """What has to hold: devices by name, greatest age of a sample (s), greatest exposure, latch, hold.
+
+    ``hold`` is safe_mode or maintenance where the controller must be in it, none where nothing may hold it.
+    """
 
     devices: tuple[str, ...]
     sample_age_s: float
     exposure_max: float | None = None
     latched: bool | None = None
+    hold: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Metrics:
                 return value
         return None
 
+    def raised(self, name: str) -> list[Labels]:
+        """Return the labels of all series of one name whose value is not 0."""
+        return [labels for labels, value in self._series.get(name, ()) if value]
+
     def total(self, name: str) -> float:
         """Return the sum over all series of one name, 0 when there is none."""
         return sum(value for _, value in self._series.get(name, ()))
@@ -104,6 +112,8 @@ def judge(
         problems.append("the controller does not say whether it is latched")
     elif expected.latched is not None and expected.latched != (latched > 0):
         problems.append(f"the controller says that it is {'latched' if latched else 'not latched'}")
+    if expected.hold is not None:
+        problems += _hold_problems(metrics, expected.hold)
     if metrics.value("stationkeeper_config_valid") != 1:
         problems.append("the configuration on the station is invalid; the last good one is in force")
     if metrics.value("stationkeeper_buffer_writable") == 0:
@@ -136,6 +146,20 @@ def _unit_problems(unit: Service) -> list[str]:
             f"the controller runs release {running}, but {installed} is installed; restart bess_controller"
         ]
     return []
+
+
+def _hold_problems(metrics: Metrics, wanted: str) -> list[str]:
+    """Say what is wrong with the holds that the controller tells; ``wanted`` is as in `Expected`."""
+    safe_mode = sorted(
+        {f"{labels['device']} ({labels['reason']})" for labels in metrics.raised("stationkeeper_safe_mode")}
+    )
+    maintenance = bool(metrics.value("stationkeeper_maintenance"))
+    if wanted == "safe_mode":
+        return [] if safe_mode else ["the controller is not in safe mode"]
+    if wanted == "maintenance":
+        return [] if maintenance else ["the controller is not in maintenance"]
+    found = [f"safe mode still holds {device}" for device in safe_mode]
+    return found + (["maintenance still holds the station"] if maintenance else [])
 
 
 def _sample(
