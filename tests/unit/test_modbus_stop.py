@@ -22,7 +22,7 @@ from stationkeeper.modbus.stop import (
     Target,
     stop_devices,
 )
-from stationkeeper.profiles import Profile, parse_profile
+from stationkeeper.profiles import Profile, load_profile, parse_profile
 from stationkeeper.profiles.load import DATA
 from stationkeeper.simulator.config import Station
 from stationkeeper.simulator.device import DeviceException
@@ -100,6 +100,7 @@ def test_stops_and_proves_it_and_mbpoll_agrees(rig: Rig) -> None:
     assert abs(mbpoll(port, 2)) <= 1000
 
 
+@pytest.mark.criterion("ES-2")
 def test_the_first_request_is_the_zero_write(rig: Rig) -> None:
     port = rig.station()
     stop(target(port))
@@ -107,6 +108,7 @@ def test_the_first_request_is_the_zero_write(rig: Rig) -> None:
     assert (first["unit"], first["function"], first["written"]) == (1, 16, [0, 0])
 
 
+@pytest.mark.criterion("ES-6")
 def test_a_second_stop_changes_nothing_and_still_verifies(rig: Rig) -> None:
     port = rig.station()
     assert stop(target(port))[0].changed
@@ -115,6 +117,7 @@ def test_a_second_stop_changes_nothing_and_still_verifies(rig: Rig) -> None:
     assert again.writes
 
 
+@pytest.mark.criterion("ES-8")
 def test_a_dry_run_sends_no_write_and_shows_the_words(rig: Rig) -> None:
     port = rig.station()
     gone = target(1, meter=False)
@@ -136,6 +139,7 @@ def test_a_dry_run_sends_no_write_and_shows_the_words(rig: Rig) -> None:
     assert stop(target(port), dry_run=True)[0].changed is False
 
 
+@pytest.mark.criterion("ES-4")
 def test_a_device_that_acknowledges_and_ignores_has_failed(rig: Rig) -> None:
     def ignore(station: Station) -> None:
         station.devices[1].source.write = lambda *_: None  # type: ignore[method-assign]  # a lying device
@@ -206,6 +210,7 @@ def test_a_slow_device_passes_within_its_window_and_fails_without(rig: Rig) -> N
     assert stop(target(passed), window_s=4)[0].state is SiteState.VERIFIED_ZERO
 
 
+@pytest.mark.criterion("ES-3")
 def test_a_fighting_master_is_seen_and_the_device_stopped(rig: Rig) -> None:
     port = rig.station()
     rig.fight(port)
@@ -216,6 +221,7 @@ def test_a_fighting_master_is_seen_and_the_device_stopped(rig: Rig) -> None:
     assert mbpoll(port, 1) == 0
 
 
+@pytest.mark.criterion("ES-3")
 def test_a_fight_that_cannot_be_won_is_contended(rig: Rig) -> None:
     content = yaml.safe_load((DATA / "generic_battery.yaml").read_text())
     del content["recipes"]["stop"], content["recipes"]["release"]
@@ -327,3 +333,20 @@ def test_a_fleet_with_dead_sites_is_stopped_as_fast_as_without(rig: Rig) -> None
     assert {result.state for result in results[:36]} == {SiteState.VERIFIED_ZERO}
     assert {result.state for result in results[36:]} == {SiteState.UNKNOWN}
     assert max(result.first_write_s or 0 for result in results[:36]) < 1
+
+
+@pytest.mark.parametrize("name", ["sunspec_battery", "hold_last_inverter", "autonomous_inverter"])
+def test_other_kinds_of_device_are_stopped_too(name: str, rig: Rig) -> None:
+    profile = load_profile(name)
+    port = rig.station(profile=name)
+    (result,) = stop(target(port, profile, meter=False), window_s=10)
+    assert result.state is SiteState.VERIFIED_ZERO, result
+    assert "zero_power" in [entry["recipe"] for entry in result.writes]
+    (planned,) = stop(target(port, profile, meter=False), dry_run=True)
+    assert (planned.state, bool(planned.writes)) == (SiteState.PLANNED, True)
+
+
+def test_a_device_of_another_kind_is_never_written_to(rig: Rig) -> None:
+    (result,) = stop(target(rig.station(), load_profile("sunspec_battery"), meter=False), window_s=1)
+    assert (result.state, result.writes) == (SiteState.FAILED, [])
+    assert not [entry for entry in rig.served if entry["function"] in WRITES]

@@ -13,8 +13,9 @@ from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.modbus.stop_evidence import Criteria, Observation, Reading, SiteState, Verification
 from stationkeeper.modbus.stop_types import Endpoint, StopOptions, StopResult, Target
 from stationkeeper.modbus.stop_verdict import Facts, fallback_s, verdict, without_answer
-from stationkeeper.profiles.access import Sample, Written, plan_recipe, read_points, read_sample
+from stationkeeper.profiles.access import Sample, Written, plan_for_device, read_points, read_sample
 from stationkeeper.profiles.schema import Profile, RecipeName
+from stationkeeper.profiles.sunspec import SunSpecError
 
 _ACKNOWLEDGED, _BUSY = 5, 6
 _FROM_GATEWAY = (10, 11)
@@ -68,8 +69,8 @@ class DeviceStop:
                 await (self._look_only() if self._options.dry_run else self._stop())
         except TimeoutError:
             self._note("the deadline has passed")
-        except RequestError as error:
-            # A profile without the recipe: nothing can be sent, and nothing was.
+        except (RequestError, SunSpecError) as error:
+            # A profile without the recipe, or a device of another kind: nothing can be sent, and nothing was.
             self._refused = error.message
         if not self._options.dry_run:
             self._conclude()
@@ -105,7 +106,10 @@ class DeviceStop:
         """Send the pending recipes; returns False when the device cannot be reached at all."""
         while self._pending:
             recipe = self._pending[0]
-            for step in plan_recipe(self._profile, recipe):
+            steps = await self._plan(recipe)
+            if steps is None:
+                return not self._silent
+            for step in steps:
                 error = await self._write(recipe, step)
                 if error is None:
                     continue
@@ -120,6 +124,19 @@ class DeviceStop:
                 self._refused = ""
                 self._pending.remove(recipe)
         return True
+
+    async def _plan(self, recipe: RecipeName) -> list[Written] | None:
+        """Return the writes of a recipe; None when the device would have to answer first and does not.
+
+        A SunSpec device is asked where its models lie; all others need no question.
+        """
+        try:
+            return await plan_for_device(self._client, self._target.device.unit, self._profile, recipe)
+        except (RequestError, SunSpecError):
+            raise
+        except ModbusError as error:
+            self._heard(error)
+            return None
 
     async def _write(self, recipe: RecipeName, step: Written) -> ModbusError | None:
         began = time.monotonic()
@@ -221,11 +238,8 @@ class DeviceStop:
 
     async def _look_only(self) -> None:
         """The dry run: what would be written, and how the device stands."""
-        self.result.writes = [
-            _described(recipe, step)
-            for recipe in self._pending
-            for step in plan_recipe(self._profile, recipe)
-        ]
+        plans = [(recipe, await self._plan(recipe)) for recipe in self._pending]
+        self.result.writes = [_described(recipe, step) for recipe, steps in plans for step in steps or ()]
         await self._observe()
         self._show_last()
         watchdog = self._profile.watchdog

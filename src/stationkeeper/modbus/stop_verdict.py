@@ -84,8 +84,8 @@ def fallback_s(profile: Profile) -> float | None:
     watchdog = profile.watchdog
     if watchdog is None:
         return None
-    measured: float | None = getattr(watchdog, "measured_fallback_s", None)
-    return (watchdog.timeout_s if measured is None else measured) + _FALLBACK_MARGIN_S
+    measured_s = watchdog.measured_fallback_s
+    return (watchdog.timeout_s if measured_s is None else measured_s) + _FALLBACK_MARGIN_S
 
 
 def _expected(target: Target) -> str:
