@@ -108,6 +108,28 @@ def altered(path: str, value: Any) -> dict[str, Any]:
         ("heartbeat", "vendor_id", "heartbeat: vendor_id must be one of telemetry.points"),
         ("telemetry.count", 126, "telemetry.count: .*125"),
         ("watchdog.fallback", "explode", "watchdog.fallback: .*not 'explode'"),
+        ("watchdog.point", None, "fed_by register_write needs `point`"),
+        ("watchdog.remaining_point", "nothing", "watchdog.remaining_point: no point is called 'nothing'"),
+        ("watchdog.measured_fallback_s", 9.5, "measured_fallback_s and measured_on go together"),
+        ("alarm_point", "nothing", "alarm_point: no point is called 'nothing'"),
+        ("local_mode", {"point": "nothing", "equals": 1}, "local_mode.point: no point is called 'nothing'"),
+        ("write_only", ["nothing"], r"write_only\[0\]: no point is called 'nothing'"),
+        ("write_only", ["setpoint_kw"], "verify.point: setpoint_kw is in write_only"),
+        ("on_partial", "set_power", "on_partial: set_power is not a recipe here that needs no argument"),
+        ("points.power_command_kw.storage", "rom", "storage: .*not 'rom'"),
+        (
+            "points.power_command_kw.storage",
+            "flash",
+            r"set_power: .* flash .* so min_write_interval_s is needed",
+        ),
+        ("min_write_interval_s", float("inf"), "min_write_interval_s: .*finite"),
+        ("atomic", False, r"without `atomic`, power_command_kw takes several registers"),
+        ("points.power_kw.scale_factor", "nothing", "power_kw.scale_factor: no point is called 'nothing'"),
+        ("points.power_kw.scale_factor", "vendor_id", "vendor_id must be a plain int16, the power of ten"),
+        ("points.power_kw.base", "rated_power_kw", "rated_power_kw .* lies outside the block"),
+        ("points.running.base", "rated_power_kw", "a bit has neither scale_factor nor base"),
+        ("points.power_kw.model", 0, "points.power_kw.model.0: .*greater than or equal to 1"),
+        ("points.power_kw.model", 701, "power_kw .* lies outside the block"),
         ("device_type", "inverter", "device_type: .*not 'inverter'"),
     ],
 )
@@ -121,6 +143,32 @@ def test_a_fallback_that_is_not_safe_demands_a_stop_recipe() -> None:
     content["watchdog"]["fallback"] = "autonomous"
     with pytest.raises(ProfileError, match="makes a `stop` recipe mandatory"):
         parse_profile(content, "f.yaml")
+
+
+def test_a_device_that_may_take_half_a_value_is_disabled_while_it_is_written() -> None:
+    content = altered("atomic", False)
+    for recipe in content["recipes"].values():
+        for step in [step for step in recipe if step["point"] == "power_command_kw"]:
+            place = recipe.index(step)
+            recipe[place:place] = [{"point": "operating_command", "value": 0}]
+            recipe.append({"point": "operating_command", "value": 1})
+    assert not parse_profile(content, "f.yaml").atomic
+
+
+def test_a_base_has_none_itself_and_scaled_points_may_share_one() -> None:
+    content = altered("points.rated_power_kw.base", "capacity_kwh")
+    assert parse_profile(content, "f.yaml").companions("rated_power_kw") == ["capacity_kwh"]
+    content["points"]["capacity_kwh"]["base"] = "rated_power_kw"
+    with pytest.raises(ProfileError, match="has a base itself"):
+        parse_profile(content, "f.yaml")
+
+
+def test_what_was_measured_is_part_of_the_contract() -> None:
+    content = altered("watchdog.measured_fallback_s", 10.7)
+    content["watchdog"]["measured_on"] = "2026-11-21"
+    watchdog = parse_profile(content, "f.yaml").watchdog
+    assert watchdog is not None
+    assert (watchdog.measured_fallback_s, str(watchdog.measured_on)) == (10.7, "2026-11-21")
 
 
 def test_fields_of_one_word_may_share_it() -> None:
@@ -140,7 +188,7 @@ def test_profiles_are_found_in_the_search_path_first(tmp_path: Path) -> None:
 
 def test_missing_broken_and_misnamed_files(tmp_path: Path) -> None:
     with pytest.raises(
-        ProfileError, match=r"no profile 'other'.*known profiles: autonomous_inverter, generic_battery, generic_meter"
+        ProfileError, match=r"no profile 'other'.*known profiles: autonomous_inverter, generic_b"
     ):
         load_profile("other", [tmp_path])
     with pytest.raises(ProfileError, match="is a path"):
