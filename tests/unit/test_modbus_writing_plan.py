@@ -219,6 +219,11 @@ def entry(**changes: Any) -> dict[str, Any]:
             "goes with the recipe set_power",
         ),
         ({"recipe": "set_power", "profile": "generic_battery"}, None, "goes with the recipe set_power"),
+        (
+            {"recipe": "stop", "profile": "generic_battery", "verify": {"mode": "none"}},
+            None,
+            "verify.mode does not go with a recipe",
+        ),
         ({"recipe": "stop", "profile": "generic_meter"}, None, "it has none"),
         ({"group": [1], "expect": 4}, [entry(address=1, value=2)], "expect is of a single write"),
         ({"group": [1]}, [entry(address=1, value=2)], "set on_partial to none"),

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from stationkeeper.modbus.client import Table
 from stationkeeper.modbus.codec import CodecError, DataType, Encoding, decode
-from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError, RequestError
+from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError, NoAnswerError, RequestError
 from stationkeeper.modbus.outcome import Outcome
 
 _ILLEGAL_ADDRESS, _ILLEGAL_VALUE = 2, 3
@@ -148,8 +148,10 @@ class Reader:
                 continue
             try:
                 return await self._read(place, address, count)
-            except DeviceExceptionError as error:
-                if error.code not in (_ILLEGAL_ADDRESS, _ILLEGAL_VALUE) or count == place.count:
+            except (DeviceExceptionError, NoAnswerError) as error:
+                # Some devices refuse a read that touches a register that they do not have, some are silent.
+                refused = isinstance(error, NoAnswerError) or error.code in (_ILLEGAL_ADDRESS, _ILLEGAL_VALUE)
+                if count == place.count or not refused:
                     raise
                 self._refused.add((place.table, address, count))
         await self._client.close()

@@ -27,6 +27,7 @@ from stationkeeper.profiles.schema import Profile
 # What stands beside a group or a recipe; everything else of a write belongs into it.
 _BESIDE_SEQUENCES = ("interlocks",)
 _BESIDE_RECIPES = ("interlocks", "verify")
+_SAID_BY_RECIPES = ("mode", "point", "address", "reference", "value")
 
 
 def write_job(parameters: Parameters, group: Sequence[Parameters] | None, *, dry_run: bool) -> Job:
@@ -81,7 +82,13 @@ def _recipe(parameters: Parameters, places: ProfilePlaces | None) -> list[Reques
     recipe = cast("RecipeName", parameters["recipe"])
     power_kw = parameters["power_kw"]
     interlocks = _interlocks(parameters["interlocks"], places, 0 if power_kw is None else power_kw)
-    pace = pace_of(parameters["verify"] or {}, places.profile)
+    verify = parameters["verify"] or {}
+    for name in _SAID_BY_RECIPES:
+        if verify.get(name) is not None:
+            raise RequestError(
+                f"verify.{name} does not go with a recipe, which is proven by the set-point in force; drop it"
+            )
+    pace = pace_of(verify, places.profile)
     return recipe_requests(places, recipe, power_kw=power_kw, verify=pace, interlocks=interlocks)
 
 
