@@ -99,14 +99,13 @@ def middle_problems(where: str, path: Path, plays: list[dict[str, Any]]) -> list
             problems.append(
                 f"{place}: `ignore_unreachable: true` is missing, so the closing play may not run"
             )
-    text = path.read_text(encoding="utf-8")
-    if plays and "runbook_result" not in text:
+    tasks = [task for play in plays for task in play_tasks(path, play)]
+    if plays and not any("runbook_result" in str(task.raw) for task in tasks):
         problems.append(f"{where}: no play sets runbook_result, so nothing is known of any target")
     problems += [
         f"{task.where(path.parents[1])}: runbook_result is {status!r} whatever happened; "
         "compute a measured outcome from what was measured"
-        for play in plays
-        for task in play_tasks(path, play)
+        for task in tasks
         for status in [_fixed_success(task)]
         if status is not None
     ]

@@ -148,6 +148,21 @@ def tasks_in(path: Path) -> list[Task]:
 
 
 def play_tasks(path: Path, play: dict[str, Any]) -> list[Task]:
-    """Every task of a play."""
+    """Every task of a play, those of the task files that it includes among them."""
     sections = ("pre_tasks", "tasks", "post_tasks", "handlers")
-    return [task for section in sections for task in walk(path, play.get(section))]
+    return [found for section in sections for task in walk(path, play.get(section)) for found in _whole(task)]
+
+
+def _whole(task: Task) -> Iterator[Task]:
+    """Return a task and, where it includes a file beside its own, what is in that file."""
+    yield task
+    if task.short_module not in {"include_tasks", "import_tasks"}:
+        return
+    value = task.raw[task.module]
+    name = value if isinstance(value, str) else task.arguments.get("file", "")
+    included = task.path.parent / str(name)
+    if "{{" not in str(name) and included.is_file():
+        handed_down: dict[str, Any] = dict(task.inherited)
+        handed_down |= {key: task.raw[key] for key in ("when", "become") if key in task.raw}
+        for inner in walk(included, read(included), handed_down):
+            yield from _whole(inner)
