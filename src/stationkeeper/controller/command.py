@@ -14,6 +14,7 @@ from pathlib import Path
 from stationkeeper.controller import latch
 from stationkeeper.controller.config import Loaded, digest, load, load_database
 from stationkeeper.controller.merge import ConfigError
+from stationkeeper.controller.orders import OrderError, parse_time
 from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.service import Service
 from stationkeeper.controller.status import status
@@ -120,9 +121,13 @@ def _requeue(arguments: argparse.Namespace) -> int:
     try:
         with as_owner_of(path):
             store = Store(path, create=False)
-            print(f"{store.requeue()} rejected rows are in the queue again")
+            if arguments.since is None:
+                print(f"{store.requeue()} rejected rows are in the queue again")
+            else:
+                again = store.send_again(int(parse_time(arguments.since).timestamp() * 1e6))
+                print(f"{again} uploaded rows are in the queue again")
             store.close()
-    except (StoreError, OSError) as error:
+    except (OrderError, StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -142,7 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     tell = actions.add_parser("status", help="tell the state as JSON (exit 3: not running)", parents=[places])
     tell.set_defaults(run=_status)
 
-    again = actions.add_parser("requeue", help="send rejected rows once more", parents=[places])
+    again = actions.add_parser("requeue", help="send rejected or uploaded rows once more", parents=[places])
+    again.add_argument(
+        "--since", metavar="TIME", help="uploaded rows from this time on, for a database that has lost them"
+    )
     again.set_defaults(run=_requeue)
 
     check = actions.add_parser(
