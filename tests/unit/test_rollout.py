@@ -55,6 +55,8 @@ WAVES = [["a"], ["b", "c"], ["d"]]
         (1, {}, ["a is without a result"]),
         (1, {"a": "failed"}, ["a is failed"]),
         (2, {"a": "ok", "b": "changed"}, ["c is without a result"]),
+        (2, {"a": "failed", "b": "not_attempted", "c": "not_attempted"}, ["a is failed"]),
+        (2, {"a": "ok", "b": "not_attempted", "c": "ok"}, ["b is not_attempted"]),
         (2, {"a": "ok", "b": "unknown", "c": "unreachable"}, ["b is unknown", "c is unreachable"]),
     ],
 )

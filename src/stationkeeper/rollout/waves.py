@@ -37,9 +37,12 @@ def objections(waves: Sequence[Sequence[str]], number: int, results: Mapping[str
     ``results`` are the statuses of this run. Missing is no proof, so a record that was lost stops the
     rollout.
     """
-    return [
-        f"{host} is {results.get(host, 'without a result')}"
+    held = {
+        host: results.get(host, "without a result")
         for wave in waves[:number]
         for host in wave
         if results.get(host) not in PROVEN
-    ]
+    }
+    # Hosts that were left alone are a consequence, never the cause.
+    causes = {host: status for host, status in held.items() if status != "not_attempted"}
+    return [f"{host} is {status}" for host, status in (causes or held).items()]
