@@ -120,6 +120,36 @@ def edge_stop_bundle(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[
         raise AnsibleFilterError(f"edge_stop_bundle: {error}") from error
 
 
+def edge_doors(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the stations whose doors are knocked at, for edge_reachability."""
+    return [
+        {
+            "name": host,
+            "address": str(hostvars[host].get("ansible_host") or host),
+            "ssh_port": int(hostvars[host].get("ansible_port") or 22),
+            "gateway": str(hostvars[host].get("station_gateway") or ""),
+            "metrics_port": int(hostvars[host].get("edge_controller_metrics_port") or 9105),
+            "devices": list(hostvars[host].get("station_devices") or []),
+        }
+        for host in hosts
+    ]
+
+
+def edge_offline_result(seen: Mapping[str, Any], sample_age_s: float, contact: str) -> dict[str, Any]:
+    """Return the result of edge_offline for one station."""
+    from stationkeeper.station import offline
+
+    notes = [str(seen["doors_error"]), str(seen["login_error"]), str(seen["rows_error"])]
+    return offline.result(
+        seen["doors"],
+        seen["login"],
+        list(seen["rows"]),
+        sample_age_s=float(sample_age_s),
+        contact=contact,
+        notes=notes,
+    )
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -129,6 +159,8 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
+            "edge_doors": edge_doors,
+            "edge_offline_result": edge_offline_result,
             "edge_stop_bundle": edge_stop_bundle,
             "edge_stop_needs_local": edge_stop_needs_local,
             "edge_stop_report": edge_stop_report,
