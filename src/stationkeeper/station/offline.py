@@ -110,8 +110,8 @@ def _rules(ways: Ways, call: str) -> Iterator[Finding]:
     if not ways.login:
         yield Finding(
             False,
-            "sshd answers and the login fails: wrong key or user, a changed host key, or a disk that is full or "
-            "read-only",
+            "sshd answers and the login fails: wrong key or user, a changed host key, or a full or "
+            "read-only disk",
             "log in by hand with -v and read its last line; a changed host key of a station that nobody has "
             f"exchanged is a security incident; otherwise {call} for a console",
         )
@@ -137,7 +137,7 @@ def _rules(ways: Ways, call: str) -> Iterator[Finding]:
     if ways.telemetry is False:
         yield Finding(
             False,
-            "the controller samples and its rows do not arrive: its way to the database is broken, or refused",
+            "the controller samples and its rows do not arrive: its way to the database is cut or refused",
             "look at buffer and upload in `stationkeeper controller status` on the station; rows wait in its "
             "buffer and follow by themselves",
         )
