@@ -202,6 +202,21 @@ def test_only_idempotent_writes_are_repeated_and_no_more_than_twice(
 
 
 @pytest.mark.criterion("MW-8")
+def test_a_refused_repetition_says_nothing_about_the_first_attempt(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.fault("slow_apply", seconds=60, functions={16}, count=1)
+        bench.fault("close_mid_frame", functions={16}, count=1)
+        bench.fault("exception", code=3, functions={16}, after=1)
+        result = await execute(bench.session, bench.setpoint(10))
+        assert result.outcome is Outcome.UNKNOWN
+        assert "attempt 2" in result.message
+        await bench.clock.sleep(60)
+        assert await bench.client.read(1, "holding", 0, 2) == [0, 10000], "it came after all"
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.criterion("MW-8")
 def test_an_unanswered_refresh_of_the_value_in_force_proves_nothing(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         bench.fault("ignore", functions={16})

@@ -86,3 +86,19 @@ def test_mbpoll_sees_what_a_recipe_has_written(tmp_path: Path) -> None:
         assert seen.stdout.split()[-1].strip("()") == "-75"
 
     run(tmp_path, scenario, builtin="hold_last_inverter")
+
+
+@pytest.mark.parametrize("transport", ["rtu_over_tcp", "serial"])
+def test_a_write_over_rtu_frames(transport: str, tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        if transport == "serial":
+            # A pseudo-terminal takes no parity.
+            line = {"baudrate": 19200, "parity": "N", "stopbits": 1, "local_echo": False}
+            given: dict[str, Any] = {"host": await bench.server.start_serial(), "serial": line}
+        else:
+            given = {"port": await bench.server.start("127.0.0.1", 0, rtu=True)}
+        done = await write(bench, tmp_path, "set_power", power_kw=7.5, transport=transport, **given)
+        assert done.outcome is Outcome.VERIFIED, done.message
+        assert await bench.client.read(1, "holding", 0, 2) == [0, 7500]
+
+    run(tmp_path, scenario, builtin="generic_battery")

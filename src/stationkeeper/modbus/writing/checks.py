@@ -6,11 +6,12 @@ from decimal import Decimal
 
 from stationkeeper.modbus.errors import ModbusError
 from stationkeeper.modbus.reading import Place, value_of
-from stationkeeper.modbus.writing.interlocks import Given, Interlock, Moving, objection_to_age
+from stationkeeper.modbus.writing.interlocks import Given, Interlock, Latch, Moving, objection_to_age
 from stationkeeper.modbus.writing.request import Plan
 from stationkeeper.modbus.writing.session import Session
 
 _HEARTBEAT_INTERVAL_S = 0.2
+_LATCH = "emergency_stop.json"
 
 
 async def objections(session: Session, plan: Plan, *, towards_zero: bool) -> list[str]:
@@ -32,9 +33,19 @@ async def _objection(session: Session, interlock: Interlock) -> str | None:
         if isinstance(source, Given):
             stale = objection_to_age(interlock.name, source, session.clock.utc())
             return stale or interlock.objection(source.value)
+        if isinstance(source, Latch):
+            return interlock.objection(_latched(source))
         return interlock.objection(await _value(session, source))
     except ModbusError as error:
         return f"{interlock.name}: its input cannot be read: {error.message}"
+
+
+def _latched(source: Latch) -> Decimal | None:
+    """Return 1 for a latch that is set, whatever is in its file; None when that cannot be seen."""
+    try:
+        return Decimal(any(entry.name == _LATCH for entry in source.folder.iterdir()))
+    except OSError:
+        return None
 
 
 async def _value(session: Session, place: Place) -> Decimal | None:

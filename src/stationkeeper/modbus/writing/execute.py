@@ -138,9 +138,9 @@ class _Execution:
             try:
                 doubt = await self._attempt()
             except ModbusError as error:
-                if attempt > 1 and error.outcome is Outcome.UNREACHABLE:
-                    # The attempt before this one has left and may still act.
-                    raise ModbusError(Outcome.UNKNOWN, error.message) from None
+                if attempt > 1:
+                    # Whatever became of this one, the attempt before it has left and may still act.
+                    raise ModbusError(Outcome.UNKNOWN, f"attempt {attempt}: {error.message}") from None
                 raise
             if doubt is None or self._broadcast or await self._find_out(doubt):
                 return

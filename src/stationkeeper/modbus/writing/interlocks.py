@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 from stationkeeper.modbus.reading import Place, plain
@@ -31,11 +32,18 @@ class Moving:
 
 
 @dataclass(frozen=True, slots=True)
+class Latch:
+    """The folder of the emergency-stop latch on this host; its value is 1 when latched."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Interlock:
     """A condition on a value from `source`, which is read right before the write."""
 
     name: str
-    source: Place | Given | Moving
+    source: Place | Given | Moving | Latch
     equals: Decimal | None = None
     differs: Decimal | None = None
     minimum: Decimal | None = None

@@ -13,7 +13,7 @@ from stationkeeper.modbus.client import Table
 from stationkeeper.modbus.codec import CodecError, DataType, Encoding
 from stationkeeper.modbus.errors import RequestError
 from stationkeeper.modbus.reading import Place, parse_reference
-from stationkeeper.modbus.writing.interlocks import Given, Interlock, Moving
+from stationkeeper.modbus.writing.interlocks import Given, Interlock, Latch, Moving
 from stationkeeper.modbus.writing.points import ProfilePlaces, point_request, setpoint_names
 from stationkeeper.modbus.writing.request import Request, Verify, number
 from stationkeeper.profiles.schema import Profile
@@ -22,7 +22,6 @@ Parameters = Mapping[str, Any]
 
 _WINDOW_S = 5.0
 _UNPROFILED_INTERVAL_S = 60.0
-_LATCH = "emergency_stop.json"
 
 
 def raw_place(parameters: Parameters, *, name: str | None = None) -> Place:
@@ -150,7 +149,8 @@ def interlock_of(parameters: Parameters, places: ProfilePlaces | None, value: An
     if kind == "condition":
         return [_condition(parameters, places, name)]
     if kind == "latch":
-        return [_latch(parameters, name)]
+        latch = Latch(Path(parameters["path"]))
+        return [Interlock(name, latch, equals=Decimal(0), when="not_towards_zero")]
     if places is None:
         raise RequestError(f"interlock {kind} needs a `profile`; without one use kind condition")
     profile = places.profile
@@ -206,17 +206,6 @@ def _condition(parameters: Parameters, places: ProfilePlaces | None, name: str) 
         parameters["max_age_s"],
     )
     return Interlock(name, given, when=parameters["when"], **bounds)
-
-
-def _latch(parameters: Parameters, name: str) -> Interlock:
-    """Look at the latch of the host that the module runs on; a folder that cannot be read blocks too."""
-    path = Path(parameters["path"])
-    try:
-        latched = Decimal(int(any(entry.name == _LATCH for entry in path.iterdir())))
-    except OSError:
-        latched = None
-    given = Given(latched, None if latched is None else datetime.now().astimezone(), parameters["max_age_s"])
-    return Interlock(name, given, equals=Decimal(0), when="not_towards_zero")
 
 
 def _soe_window(parameters: Parameters, places: ProfilePlaces, name: str) -> list[Interlock]:
