@@ -70,9 +70,9 @@ def test_a_controller_that_crashes_after_20_s_fails_at_once() -> None:
 @pytest.mark.parametrize(
     ("unit", "words"),
     [
-        (replace(UNIT, active="failed"), "unit is failed"),
-        (replace(UNIT, active="activating"), "unit is activating"),
-        (replace(UNIT, pid=4812), "started again"),
+        (replace(UNIT, active="failed"), "within 41 s of the switch; its unit is failed"),
+        (replace(UNIT, active="activating"), "its unit is activating"),
+        (replace(UNIT, pid=4812), "ended by itself"),
     ],
 )
 def test_a_controller_that_does_not_stay_fails(unit: Service, words: str) -> None:

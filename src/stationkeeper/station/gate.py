@@ -101,7 +101,7 @@ class Gate:
 
         A crash or errors decide at once; the rest may go away until the time is over.
         """
-        fatal = self._crashes(sight.unit) or self._errors(sight)
+        fatal = self._crashes(sight) or self._errors(sight)
         if fatal:
             return Verdict(False, tuple(fatal))
         waiting = tuple(self._missing(sight))
@@ -116,14 +116,15 @@ class Gate:
         """Return the time since the switch in seconds."""
         return sight.clock_s - self._base.clock_s
 
-    def _crashes(self, unit: Service) -> list[str]:
-        if unit.restarts > self._base.unit.restarts:
-            return [f"the controller ended by itself and was started again ({unit.restarts} times)"]
-        if unit.active not in ("active", "reloading"):
-            return [f"the controller's unit is {unit.active}"]
-        if unit.pid != self._base.unit.pid:
-            return ["the controller was started again while it was watched"]
-        return []
+    def _crashes(self, sight: Sight) -> list[str]:
+        unit, base = sight.unit, self._base.unit
+        alive = unit.active in ("active", "reloading")
+        if alive and unit.restarts <= base.restarts and unit.pid == base.pid:
+            return []
+        since_s = self.elapsed_s(sight)
+        return [
+            f"the controller ended by itself within {since_s:.0f} s of the switch; its unit is {unit.active}"
+        ]
 
     def _errors(self, sight: Sight) -> list[str]:
         if sight.metrics is None:
