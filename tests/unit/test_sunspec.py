@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from modbus_rig import Rig
 
 from golden import GoldenClient, Vector, vectors
+from stationkeeper.modbus.client import StrictClient
 from stationkeeper.modbus.errors import DeviceExceptionError, ModbusError, RequestError
 from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.profiles import (
@@ -223,3 +228,31 @@ def test_what_makes_a_value_act_is_written_after_it(profile: Any) -> None:
         assert not [
             name for name in order[order.index(acting) :] if name.endswith(("_kw", "reversion_time_s"))
         ]
+
+
+def test_on_a_real_connection_an_independent_client_reads_what_was_written(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "served.jsonl")
+
+    async def drive(port: int) -> list[tuple[int, list[int]]]:
+        client = StrictClient("127.0.0.1", port)
+        try:
+            await run_recipe(client, 1, BATTERY, "set_power", power_kw=12.5)
+            # The factor is the device's: engineering value and words must agree through it.
+            assert (await read_points(client, 1, BATTERY, ["setpoint_kw"]))["setpoint_kw"] == 12.5
+            profile = await concrete(client, 1, BATTERY)
+            factors = await read_factors(client, 1, profile, ["setpoint_kw"])
+            planned = plan_recipe(profile, "set_power", power_kw=12.5, factors=factors)
+            return [(step.address, step.words) for step in planned]
+        finally:
+            await client.close()
+
+    try:
+        port = rig.station(0, profile="sunspec_battery")
+        for address, words in asyncio.run(drive(port)):
+            command = ["mbpoll", "-m", "tcp", "-p", str(port), "-a", "1", "-0", "-1", "-q", "-t", "4:hex"]
+            command += ["-r", str(address), "-c", str(len(words)), "127.0.0.1"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+            found = [int(text, 16) for text in re.findall(r"0x([0-9A-F]{4})", done.stdout)]
+            assert found == words, address
+    finally:
+        rig.close()
