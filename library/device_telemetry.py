@@ -54,7 +54,7 @@ options:
     elements: str
     default: []
   since:
-    description: A row from then on counts, RFC 3339 with an offset from UTC.
+    description: A row from then on counts, RFC 3339 with an offset from UTC. Required with O(devices).
     type: str
   wait_s:
     description: How long to wait for the rows, in seconds.
@@ -130,7 +130,6 @@ def main() -> None:
             "since": {"type": "str"},
             "wait_s": {"type": "float", "default": 0},
         },
-        required_by={"devices": ["since"]},
         supports_check_mode=True,
     )
     if MISSING is not None:
@@ -138,6 +137,8 @@ def main() -> None:
             msg=f"{missing_required_lib('stationkeeper')} On the control node: make setup. ({MISSING})"
         )
     params = module.params
+    if params["devices"] and not params["since"]:
+        module.fail_json(msg="since is missing: say from when on a row of the devices counts")
     last, silent = {}, []
     try:
         if params["devices"]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from modbus_rig import Rig
+from modbus_rig import BATTERY, Rig
 from test_device_telemetry import call
+
+from stationkeeper.devices.preflight import look_at_new
+from stationkeeper.station.devices import Pace, Target, excesses
 
 READS = {1, 2, 3, 4}
 
@@ -66,3 +70,14 @@ def test_a_wrong_or_missing_device_is_told(rig: Rig, tmp_path: Path) -> None:
         assert name in text, text
     assert "RIGHT" not in text
     assert "its rating 10 kW" in text
+
+
+@pytest.mark.criterion("DV-2")
+def test_a_battery_of_another_model_is_told(rig: Rig) -> None:
+    model = BATTERY.identity[1]
+    other = BATTERY.model_copy(update={"identity": (model.model_copy(update={"equals": 9}),)})
+    target = Target("B", other, "127.0.0.1", rig.station(), 1, 100)
+    seen = asyncio.run(look_at_new([target], Pace(samples=1, timeout_s=2)))
+    assert excesses(target, seen["B"]) == [
+        "B is not what its profile generic_battery says: model_id is 1, not 9"
+    ]
