@@ -65,7 +65,7 @@ class Project:
         self._start_devices()
         self.settings = cluster.create_database()
         self.database = migrated(self.settings)
-        self.station.usemigrated(self.settings)
+        self.station.use_database(self.settings)
         for name in ("action_plugins", "filter_plugins", "src"):
             (path / name).symlink_to(ROOT / name)
         shutil.copytree(ROOT / "library", path / "library")
