@@ -590,6 +590,12 @@ def _entries(module: AnsibleModule) -> list[dict[str, Any]] | None:
     entries = []
     for number, entry in enumerate(module.params["group"], start=1):
         checked = ArgumentSpecValidator(WRITE).validate(entry)
+        if checked.unsupported_parameters:
+            # A plain name, or the path to a name within another option.
+            names = [
+                name if isinstance(name, str) else ".".join(name) for name in checked.unsupported_parameters
+            ]
+            module.fail_json(msg=f"group, entry {number}: no such option: {', '.join(sorted(names))}")
         if checked.error_messages:
             module.fail_json(msg=f"group, entry {number}: {'; '.join(checked.error_messages)}")
         entries.append(checked.validated_parameters)

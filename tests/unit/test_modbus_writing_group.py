@@ -111,6 +111,16 @@ def test_an_interlock_of_a_later_step_keeps_the_first_one_back(tmp_path: Path) -
     run(tmp_path, scenario)
 
 
+@pytest.mark.criterion("MW-17")
+def test_a_group_towards_zero_passes_an_alarm(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.fault("hold_value", point="alarms", value=2)
+        result = await run_group(bench.session, [interlocked(bench, 30, kind="alarms")], [])
+        assert result.outcome is Outcome.VERIFIED
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.criterion("MW-1", "MW-6")
 def test_a_dry_run_of_a_group_counts_on_its_own_steps(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:

@@ -185,7 +185,7 @@ def test_without_an_audit_only_writes_towards_zero_leave(live: LiveBench, tmp_pa
     [
         ({"address": 20, "value": True}, "True is not a number; write 1"),
         ({"address": 20, "value": 0.05, "scale": 0.1}, "not a multiple of the register's step 0.1"),
-        ({"group": [{"colour": "red"}]}, "group, entry 1: Unsupported parameters"),
+        ({"group": [{"colour": "red"}]}, "group, entry 1: no such option: colour"),
     ],
 )
 def test_wrong_requests_are_refused_before_a_connection_is_opened(

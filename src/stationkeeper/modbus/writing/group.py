@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
+from stationkeeper.modbus.errors import ModbusError
 from stationkeeper.modbus.outcome import Outcome
-from stationkeeper.modbus.reading import Place, Reading
+from stationkeeper.modbus.reading import Place, Reading, value_of
 from stationkeeper.modbus.writing.checks import objections
 from stationkeeper.modbus.writing.evidence import WriteResult
 from stationkeeper.modbus.writing.execute import execute
@@ -129,8 +131,20 @@ async def _blocked(session: Session, plans: Sequence[Plan]) -> list[str]:
     """Return what blocks any step, before the first one is written."""
     found: list[str] = []
     for plan in plans:
-        found += await objections(session, plan, towards_zero=plan.is_towards_zero(None))
+        if plan.request.interlocks:
+            towards_zero = plan.is_towards_zero(await _present(session, plan))
+            found += await objections(session, plan, towards_zero=towards_zero)
     return list(dict.fromkeys(found))
+
+
+async def _present(session: Session, plan: Plan) -> Decimal | None:
+    """Return the present value; None where it cannot be told, which makes no write a safe one."""
+    if plan.request.write_only:
+        return None
+    try:
+        return value_of(await session.read(plan.place))
+    except ModbusError:
+        return None
 
 
 async def _fail(session: Session, result: GroupResult, count: int, on_partial: Sequence[Plan]) -> None:
