@@ -185,6 +185,27 @@ def test_an_interruption_ends_at_zero_too(moment: int) -> None:
     assert abs(world.power_kw) < 0.01
 
 
+def test_an_interruption_of_the_end_does_not_keep_it_from_zero() -> None:
+    world = World()
+
+    async def main() -> Report:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel_at_the_end(name: str, value: float) -> None:
+            if name == "power_command_kw" and value == 0 and world.power_kw > 4:
+                world.before_write = lambda _name, _value: None
+                task.cancel()
+
+        world.before_write = cancel_at_the_end
+        options = Options(measure_watchdog=False)
+        return await commission(line(world), options, world, today=TODAY, dry_run=False)
+
+    report = asyncio.run(main())
+    assert report.left_at_zero
+    assert abs(world.power_kw) < 0.01
+
+
 def test_a_device_that_goes_its_own_way_is_stopped_at_the_end() -> None:
     world = World(load_profile("autonomous_inverter"), timeout_s=80.0, noise_kw=0.05)
     report = run(world)

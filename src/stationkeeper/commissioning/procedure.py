@@ -56,7 +56,12 @@ async def commission(line: Line, options: Options, clock: Clock, *, today: date,
         report.checks.append(Check("interrupted", False, "interrupted before the end"))
     finally:
         report.written = True
-        await procedure.end()
+        ending = asyncio.ensure_future(procedure.end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            # Interrupted while it ends: ending is what the interruption wants.
+            await ending
     return report
 
 

@@ -36,8 +36,14 @@ async def commission_target(
         )
     options.power_for(target)
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        # Once: impatience must not keep the device from zero.
+        if task is not None and not task.cancelling():
+            task.cancel()
+
     for number in _SIGNALS:
-        loop.add_signal_handler(number, task.cancel if task else lambda: None)
+        loop.add_signal_handler(number, interrupt)
     client = _client(target, options)
     own_meter = meter is not None and (meter.host, meter.port) != (target.host, target.port)
     # Many gateways have a single session: two units behind one share it.
