@@ -65,10 +65,7 @@ def read(directory: Path) -> Content | None:
         return Content(
             config.read_text(encoding="utf-8") if config.exists() else "",
             override.read_text(encoding="utf-8") if override.exists() else "",
-            {
-                path.name: path.read_text(encoding="utf-8")
-                for path in profiles.glob("*.y*ml")
-            },
+            {path.name: path.read_text(encoding="utf-8") for path in profiles.glob("*.y*ml")},
         )
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigReleaseError(f"{directory}: {error}") from error
