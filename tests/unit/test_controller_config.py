@@ -222,3 +222,15 @@ def test_merging_survives_yaml(base: dict[str, Any], over: dict[str, Any]) -> No
         return yaml.safe_load(yaml.safe_dump(value))
 
     assert merge(again(base), again(over)) == merge(base, over)
+
+
+@pytest.mark.criterion("MW-19")
+def test_registers_that_wear_are_not_written_more_often_than_they_bear(files: Files) -> None:
+    bess = "devices: {bess: [{id: ab79127d-a435-5f3c-87bf-8943623e4134, profile: sunspec_inverter_legacy}]}"
+    files.override.write_text(f"{bess}\ncontroller: {{poll_interval: 2s}}")
+    with pytest.raises(
+        ConfigError, match="bears a set-point every 10 s, and WLCE-BESS-01 would get one every 2 s"
+    ):
+        load(files.config, files.override)
+    files.override.write_text(f"{bess}\ncontroller: {{poll_interval: 15s}}")
+    assert load(files.config, files.override).profiles["sunspec_inverter_legacy"].min_write_interval_s == 10

@@ -17,7 +17,7 @@ from stationkeeper.controller.clock import Clock
 from stationkeeper.controller.device import Device
 from stationkeeper.controller.loop import DeviceLoop
 from stationkeeper.controller.metrics import Metrics
-from stationkeeper.controller.modes import Holds, Setpoint
+from stationkeeper.controller.modes import SAFE_MODE_REASONS, Holds, Setpoint
 from stationkeeper.controller.recorder import Recorder
 from stationkeeper.controller.schema import Battery, Controller, Meter
 from stationkeeper.controller.store import Store
@@ -34,8 +34,9 @@ WAIT_S = 60
 class Site:
     """A battery and its grid meter behind one simulator, their loops, and the holds that the test sets."""
 
-    def __init__(self, directory: Path, **controller: Any) -> None:
-        entry = {"profile": "generic_battery", "ramp_kw_per_s": 400, "initial_soe_percent": 60}
+    def __init__(self, directory: Path, profile: str = "generic_battery", **controller: Any) -> None:
+        self.profile = profile
+        entry = {"profile": profile, "ramp_kw_per_s": 400, "initial_soe_percent": 60}
         self.devices = Devices(
             SimulatorConfig.model_validate(
                 {
@@ -67,8 +68,7 @@ class Site:
         modbus = {"host": "127.0.0.1", "port": port, "timeout": "500ms"}
         rated = {"rating_kw": 100, "capacity_kwh": 200}
         battery = Battery.model_validate(
-            {"id": UUID(int=1), "name": "B1", "profile": "generic_battery", "modbus": modbus | {"unit": 1}}
-            | rated
+            {"id": UUID(int=1), "name": "B1", "profile": self.profile, "modbus": modbus | {"unit": 1}} | rated
         )
         meter = Meter.model_validate(
             {"id": UUID(int=2), "name": "M0", "profile": "generic_meter", "modbus": modbus | {"unit": 2}}
@@ -121,13 +121,18 @@ class Site:
         """The set-points that the device has taken, in order."""
         return [value for name, value in self.written if name == "power_command_kw"]
 
+    def measured_kw(self) -> float | None:
+        """What the battery's last sample says."""
+        latest = self.station[0].latest
+        return latest.values[self.station[0].profile.measured_power] if latest else None
+
     def reasons(self) -> set[str]:
         """Why the battery is in safe mode."""
         labels = {"site": "WLCE", "device": "B1"}
         values = self.metrics.registry.get_sample_value
         return {
             reason
-            for reason in ("order", "clock", "stale", "heartbeat", "identity", "verification")
+            for reason in SAFE_MODE_REASONS
             if values("stationkeeper_safe_mode", labels | {"reason": reason})
         }
 
@@ -148,8 +153,10 @@ class Site:
 
 
 @asynccontextmanager
-async def running(directory: Path, **controller: Any) -> AsyncIterator[Site]:
-    async with Site(directory, **controller) as site:
+async def running(
+    directory: Path, profile: str = "generic_battery", **controller: Any
+) -> AsyncIterator[Site]:
+    async with Site(directory, profile, **controller) as site:
         yield site
 
 
@@ -310,5 +317,49 @@ def test_safe_mode_ramps_and_limits_outrank_the_ramp(tmp_path: Path) -> None:
             down = [45.0, *site.powers[count:]]
             assert all(before - after <= 15.001 for before, after in itertools.pairwise(down))
             assert len(down) >= 4
+
+    run(scenario)
+
+
+@pytest.mark.criterion("SM-1", "CT-2")
+@pytest.mark.parametrize("profile", ["sunspec_battery", "hold_last_inverter", "autonomous_inverter"])
+def test_every_kind_of_battery_is_brought_to_power_and_to_its_proven_zero(
+    tmp_path: Path, profile: str
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, profile, poll_interval="500ms") as site:
+            await site.until(lambda: not site.reasons() and site.station[0].latest, "an end of safe mode")
+            site.ask(20.0, "first")
+            await site.until(lambda: abs((site.measured_kw() or 0) - 20) < 2, "20 kW measured")
+            site.hold(maintenance="fan")
+            await site.until(lambda: site.station[0].blocked, "the proven zero")
+            measured_kw = site.measured_kw()
+            assert measured_kw is not None
+            assert abs(measured_kw) < 2
+
+    run(scenario)
+
+
+@pytest.mark.criterion("SM-4")
+def test_a_device_in_local_mode_is_left_alone_until_a_stop(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, "sunspec_battery", poll_interval="500ms") as site:
+            await site.until(lambda: not site.reasons() and site.station[0].latest, "an end of safe mode")
+            site.ask(40.0, "first")
+            await site.until(lambda: abs((site.measured_kw() or 0) - 40) < 2, "40 kW measured")
+            site.server.faults.set(Fault(kind="local_mode", unit=1))
+            await site.until(lambda: "local_mode" in site.reasons(), "local mode")
+            refused = site.metrics.registry.get_sample_value
+            labels = {"site": "WLCE", "device": "B1", "outcome": "rejected"}
+            count, samples = refused("stationkeeper_modbus_errors_total", labels), site.station[0].seq
+            await site.until(lambda: site.station[0].seq > samples + 3, "samples")
+            assert refused("stationkeeper_modbus_errors_total", labels) == count, "a write was tried"
+            site.hold(latch="smoke")
+            await site.until(
+                lambda: (refused("stationkeeper_modbus_errors_total", labels) or 0) > (count or 0), "the stop"
+            )
+            site.server.faults.clear()
+            site.hold(latch=None)
+            await site.until(lambda: not site.reasons(), "the end of safe mode")
 
     run(scenario)

@@ -16,6 +16,8 @@ from stationkeeper.profiles.schema import Profile
 # Unreachable means silence, which the age of the measurements tells; these mean a command without its proof.
 UNPROVEN = frozenset({Outcome.ACCEPTED_UNVERIFIED, Outcome.UNKNOWN, Outcome.REJECTED, Outcome.CONTENDED})
 FIRST_LOCKOUT_S, LONGEST_LOCKOUT_S = 60.0, 3600.0
+# Within one time-out a device's watchdog is fed three times, so that one lost cycle does no harm.
+FEEDS_PER_TIMEOUT = 3
 ZERO_SHARE = 0.01
 ZERO_SAMPLES = 3
 
@@ -26,7 +28,7 @@ class Input:
 
     ``heartbeat_age_s`` is the time since the device's own counter moved, None when it has none to show.
     ``missing`` names values that the last answer did not have; ``identity`` is how the device differs from
-    its profile.
+    its profile; ``local`` says that somebody controls it at the device itself.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Input:
     heartbeat_age_s: float | None
     missing: tuple[str, ...] = ()
     identity: str | None = None
+    local: bool = False
 
 
 def missing_values(values: Mapping[str, float | None], needed: Sequence[str]) -> tuple[str, ...]:
@@ -68,6 +71,8 @@ def causes(inputs: Sequence[Input]) -> list[Cause]:
             found.append(Cause("heartbeat", f"the heartbeat of {each.name} stands still"))
         if each.identity is not None:
             found.append(Cause("identity", f"{each.name}: {each.identity}"))
+        if each.local:
+            found.append(Cause("local_mode", f"{each.name} is in local mode: somebody is at the device"))
     return found
 
 
@@ -160,12 +165,34 @@ def zero_kw(profile: Profile, rating_kw: float) -> float:
     return max(profile.noise_floor_kw, ZERO_SHARE * rating_kw)
 
 
+def decision_interval_s(profile: Profile, poll_interval_s: float) -> float:
+    """Return the seconds between two set-points: with each sample, and to feed the device's watchdog."""
+    feed_s = profile.watchdog.timeout_s / FEEDS_PER_TIMEOUT if profile.watchdog else math.inf
+    return min(poll_interval_s, feed_s)
+
+
+def stays_at_zero_unwritten(profile: Profile) -> bool:
+    """Tell whether a device keeps 0 kW when no set-point is written any more.
+
+    Without a counter of its own, one that is fed by writes alone falls back; that must be zero, too.
+    """
+    watchdog = profile.watchdog
+    return (
+        watchdog is None
+        or watchdog.point is not None
+        or watchdog.fed_by == "any_message"
+        or watchdog.fallback in ("zero", "trip")
+    )
+
+
 class Ramp:
     """Limits the change of a set-point. A pause since the last step is no licence for a larger one."""
 
     STEP_S = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, step_s: float = STEP_S) -> None:
+        """``step_s`` is the time between two steps."""
+        self.step_s = step_s
         self.power_kw = 0.0
         self._at_s = -math.inf
 
@@ -173,7 +200,7 @@ class Ramp:
         """Return the next set-point on the way to a target; without a limit, the target."""
         power_kw = target_kw
         if limit_kw_per_s is not None:
-            step_kw = limit_kw_per_s * min(now_s - self._at_s, self.STEP_S)
+            step_kw = limit_kw_per_s * min(now_s - self._at_s, self.step_s)
             power_kw = min(max(target_kw, self.power_kw - step_kw), self.power_kw + step_kw)
         return power_kw
 

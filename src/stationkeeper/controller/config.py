@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from stationkeeper.controller.automatic import decision_interval_s
 from stationkeeper.controller.merge import ConfigError, locate, merge, read_mapping
-from stationkeeper.controller.schema import Config, Database
+from stationkeeper.controller.schema import Battery, Config, Database
 from stationkeeper.profiles.load import ProfileError, load_profile
 from stationkeeper.profiles.schema import Profile
 
@@ -145,9 +146,22 @@ def _profiles(config: Config, search: Sequence[Path], source: str) -> dict[str, 
                     f"{where}: '{device.profile}' describes a {profile.device_type}, not a {kind}"
                 )
             found[device.profile] = profile
+            if isinstance(device, Battery) and device.writes_enabled:
+                problems += _wear(config, device, profile, where)
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _wear(config: Config, battery: Battery, profile: Profile, where: str) -> list[str]:
+    """Refuse to write a battery's registers more often than they bear."""
+    interval_s = decision_interval_s(profile, config.controller.poll_interval_s)
+    if interval_s >= profile.min_write_interval_s:
+        return []
+    return [
+        f"{where}: '{profile.name}' bears a set-point every {profile.min_write_interval_s:g} s, and "
+        f"{battery.name} would get one every {interval_s:g} s; use a longer controller.poll_interval"
+    ]
 
 
 def _explain(entry: Any, merged: Any) -> tuple[list[str | int], str]:

@@ -60,7 +60,9 @@ class Device:
         rating_kw = config.rating_kw if isinstance(config, Battery) else profile.rating_kw
         self.automatic = AutomaticSafeMode(failures_limit)
         self.zero = ZeroProof(zero_kw(profile, rating_kw))
-        self.ramp = Ramp()
+        # A device whose registers wear is not written more often while it ramps.
+        self.ramp = Ramp(max(Ramp.STEP_S, profile.min_write_interval_s))
+        self.local = False
         # What a hold leaves behind: a set-point not to be replayed, maintenance that is still to be left,
         # and the word that only a stop may write.
         self.spent: str | None = None
@@ -92,18 +94,20 @@ class Device:
         Another address or profile means another device to be proven; only the sequence and the ramp go on.
         """
         self.seq = before.seq
-        self.ramp, self.spent, self.maintained = before.ramp, before.spent, before.maintained
+        self.ramp.power_kw = before.ramp.power_kw
+        self.spent, self.maintained = before.spent, before.maintained
         if (before.config.modbus, before.profile) != (self.config.modbus, self.profile):
             return
         self.latest = before.latest
         before.automatic.failures_limit = self.automatic.failures_limit
         self.automatic, self.zero, self.blocked = before.automatic, before.zero, before.blocked
-        self.identity, self.identity_due_s = before.identity, before.identity_due_s
+        self.identity, self.identity_due_s, self.local = before.identity, before.identity_due_s, before.local
 
     async def sample(self) -> Sample | None:
         """Read one sample with one request; None when the device did not answer."""
         try:
             values = await read_sample(self.client, self.unit, self.profile)
+            self.local = await self._is_local(values)
         except ModbusError as error:
             self._trouble("sample", error.outcome, error.message)
             # Whoever answers next may be another device.
@@ -131,6 +135,16 @@ class Device:
             stamp.monotonic_us,
             stamp.host_boot,
         )
+
+    async def _is_local(self, values: dict[str, int | float | None]) -> bool:
+        """Tell whether somebody controls the device at its place; what it does not tell counts as local."""
+        expected = self.profile.local_mode
+        if expected is None:
+            return False
+        point = expected.point
+        if point not in values:
+            values = await read_points(self.client, self.unit, self.profile, [point])
+        return values[point] is None or values[point] == expected.equals
 
     def _measurement(self, values: dict[str, int | float | None], now_s: float) -> Measurement:
         before, beat = self.latest, values.get(self.profile.heartbeat)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from stationkeeper.controller.automatic import Ramp
+from stationkeeper.controller.automatic import decision_interval_s
 from stationkeeper.controller.components import Decision, decide
 from stationkeeper.controller.device import Device
 from stationkeeper.controller.metrics import Metrics
@@ -23,8 +23,6 @@ from stationkeeper.controller.situation import Outlook
 from stationkeeper.modbus.outcome import Outcome
 
 LOG = logging.getLogger("stationkeeper.controller")
-# Within one time-out a device's watchdog is fed three times, so that one lost cycle does no harm.
-FEEDS_PER_TIMEOUT = 3
 # Whatever the time-outs are, a cycle that takes longer is given up.
 CYCLE_LIMIT_S = 20.0
 # The service's own limit for an end, less the time that the proof of 0 kW may take.
@@ -67,10 +65,8 @@ class DeviceLoop:
     @property
     def decision_interval_s(self) -> float:
         """Time between decisions in seconds."""
-        watchdog = self.device.profile.watchdog
-        feed_s = watchdog.timeout_s / FEEDS_PER_TIMEOUT if watchdog else math.inf
-        ramp_s = Ramp.STEP_S if self._ramping else math.inf
-        return min(self._controller.poll_interval_s, feed_s, ramp_s)
+        ramp_s = self.device.ramp.step_s if self._ramping else math.inf
+        return min(decision_interval_s(self.device.profile, self._controller.poll_interval_s), ramp_s)
 
     def _set_due(self) -> None:
         # From then on the loop is late: systemd's watchdog is not fed any more.
@@ -85,7 +81,7 @@ class DeviceLoop:
         """Ramp a battery down to 0 kW, however the ramp is set within `RAMP_DOWN_LIMIT_S`, and prove it."""
         device, limit = self.device, self._outlook.ramp_kw_per_s
         holds = self._holds()
-        if self._outlook.writes_blocked(holds):
+        if self._outlook.writes_blocked(holds) or (device.local and holds.latch is None):
             return await device.check(0.0)
         if limit is not None and holds.latch is None:
             limit = max(limit, abs(device.ramp.power_kw) / RAMP_DOWN_LIMIT_S)
@@ -106,7 +102,7 @@ class DeviceLoop:
             if (await device.command(power_kw)).is_success:
                 await device.feed_watchdog()
             device.ramp.commanded(power_kw, started_s)
-            await asyncio.sleep(max(0.0, started_s + Ramp.STEP_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, started_s + device.ramp.step_s - time.monotonic()))
 
     async def run(self) -> None:
         """Run until `end`."""
@@ -168,7 +164,10 @@ class DeviceLoop:
             # Limits outrank the ramp: a full battery is not charged until the ramp has ended.
             power_kw = decision.bounds.nearest(ramped_kw)
         self._ramping = power_kw != decision.setpoint_kw
-        if self._outlook.writes_blocked(holds):
+        if device.local and holds.latch is None:
+            # Whoever is at the device is in charge of it.
+            outcome = Outcome.BLOCKED_BY_INTERLOCK
+        elif self._outlook.writes_blocked(holds):
             # During maintenance nothing is written any more, but a device whose set-point is proven is not
             # left to its own watchdog.
             outcome = await device.check(0.0)

@@ -30,6 +30,7 @@ SAFE_MODE_REASONS = (
     "stale",
     "heartbeat",
     "identity",
+    "local_mode",
     "verification",
 )
 UNTIL_FRESH = "0 kW until a fresh set-point"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stationkeeper.controller.automatic import Input, causes, missing_values
+from stationkeeper.controller.automatic import Input, causes, missing_values, stays_at_zero_unwritten
 from stationkeeper.controller.components import Situation
 from stationkeeper.controller.device import Device
 from stationkeeper.controller.modes import Cause, Holds
@@ -57,6 +57,7 @@ class Outlook:
     def writes_blocked(self, holds: Holds) -> bool:
         """Tell whether maintenance has come to its proven zero, after which only a stop writes."""
         maintained = holds.maintenance is not None and holds.latch is None
+        maintained = maintained and stays_at_zero_unwritten(self._device.profile)
         # Once proven it stays blocked: whoever works at the device may move its set-point.
         self._device.blocked = maintained and (self._device.blocked or self._device.zero.verified)
         return self._device.blocked
@@ -110,6 +111,7 @@ class Outlook:
                     now_s - latest.heartbeat_s if has_heartbeat else None,
                     missing_values(latest.values, needed),
                     each.identity,
+                    each.local,
                 )
             )
         return found
