@@ -1,4 +1,4 @@
-"""Where telemetry lies, and questions asked of it that change nothing."""
+"""Where telemetry lies, and transactions on it whose errors an operator understands."""
 
 from __future__ import annotations
 
@@ -52,9 +52,14 @@ def aware(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return a moment as text in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 @contextmanager
-def reading(settings: Mapping[str, Any], *, connect_timeout_s: int = 5) -> Iterator[Connection]:
-    """Connect for reading only. Raises TelemetryError when the database cannot be used."""
+def connected(settings: Mapping[str, Any], *, connect_timeout_s: int = 5) -> Iterator[Connection]:
+    """Connect to the database. Raises TelemetryError when it cannot be used."""
     import psycopg2
 
     try:
@@ -72,25 +77,49 @@ def reading(settings: Mapping[str, Any], *, connect_timeout_s: int = 5) -> Itera
 
 
 @contextmanager
+def reading(settings: Mapping[str, Any], *, connect_timeout_s: int = 5) -> Iterator[Connection]:
+    """Connect for reading only. Raises TelemetryError when the database cannot be used."""
+    with connected(settings, connect_timeout_s=connect_timeout_s) as connection:
+        connection.set_session(readonly=True)
+        yield connection
+
+
+@contextmanager
 def snapshot(connection: Connection, *, timeout_s: float) -> Iterator[Cursor]:
     """Run statements on one consistent, read-only state, each within ``timeout_s`` seconds.
 
     Raises TelemetryError for what the database refuses.
     """
+    with _transaction(connection, timeout_s) as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield cursor
+
+
+@contextmanager
+def changing(connection: Connection, *, timeout_s: float) -> Iterator[Cursor]:
+    """Run statements that are committed together, each within ``timeout_s`` seconds.
+
+    Raises TelemetryError for what the database refuses; nothing is changed then.
+    """
+    with _transaction(connection, timeout_s) as cursor:
+        yield cursor
+        connection.commit()
+
+
+@contextmanager
+def _transaction(connection: Connection, timeout_s: float) -> Iterator[Cursor]:
     import psycopg2
 
     connection.rollback()
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute(
-                "SELECT set_config('statement_timeout', %s, true)", (f"{int(timeout_s * 1000)}ms",)
-            )
+            # No query yet: a transaction's characteristics can still be set after it.
+            cursor.execute("SET LOCAL statement_timeout = %s", (f"{int(timeout_s * 1000)}ms",))
             yield cursor
     except psycopg2.errors.QueryCanceled:
         raise TelemetryError(f"the database did not answer within {timeout_s:g} s") from None
     except psycopg2.errors.InsufficientPrivilege as error:
-        raise TelemetryError(f"the database user may not read telemetry: {one_line(error)}") from None
+        raise TelemetryError(f"the database user may not do that: {one_line(error)}") from None
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName) as error:
         raise TelemetryError(f"this database holds no telemetry tables: {one_line(error)}") from None
     except psycopg2.Error as error:
