@@ -144,6 +144,8 @@ before:
   type: dict
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
@@ -212,7 +214,7 @@ def main() -> None:
     )
 
 
-def _wish(params: dict) -> maintenance.Wish:
+def _wish(params: dict[str, Any]) -> maintenance.Wish:
     return maintenance.Wish(
         site=params["site"],
         planned_until=source.parse_time(params["planned_until"]),

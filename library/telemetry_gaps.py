@@ -10,6 +10,9 @@ description:
   - Runs on the control node. Asks the database which rows are missing in a window and returns them as
     intervals with an estimated number. Devices that sent nothing at all are found too, since the registry
     says who should have sent.
+  - A gap in planned maintenance (module M(maintenance_record)), in a weekly maintenance window, or of samples
+    that a controller has given up, is explained - it is returned with its explanation and counted apart. The
+    part of a gap that no explanation covers stays a gap.
   - Finding a gap is a result, not a failure of the module. It fails when it cannot answer - the database is
     down, the registry is empty, a site is unknown, or a time has no offset.
 version_added: "0.1.0"
@@ -76,6 +79,13 @@ options:
     description: The window ends at most this many seconds before now; later rows may still be on their way.
     type: float
     default: 60
+  weekly_windows:
+    description:
+      - Weekly maintenance windows as a mapping from a site to a list, each with C(name), C(days), C(start),
+        C(end) and C(time_zone) like the controller's component C(maintenance_mode) has them.
+      - They stand in the station's configuration, not in the database, so the caller has to give them.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Reads only, so it does the same.
@@ -99,15 +109,25 @@ EXAMPLES = r"""
 
 RETURN = r"""
 gaps:
-  description: Number of gaps of all devices.
+  description: Number of gaps of all devices that nobody can explain.
   returned: success
   type: int
   sample: 1
 missing:
-  description: Estimated number of missing rows of all devices.
+  description: Estimated number of rows missing in these gaps.
   returned: success
   type: int
   sample: 12
+explained_gaps:
+  description: Number of explained gaps of all devices.
+  returned: success
+  type: int
+  sample: 1
+explained_missing:
+  description: Estimated number of rows missing in the explained gaps.
+  returned: success
+  type: int
+  sample: 30
 expected:
   description: Number of rows that the cadences ask for.
   returned: success
@@ -131,13 +151,17 @@ idle_sites:
   elements: str
 devices:
   description: >-
-    For each device its id, name, site, type, profile, cadence_s, state (complete, gaps or silent), expected,
-    present, missing, and the gaps with from, to, missing and open (no row since).
+    For each device its id, name, site, type, profile, cadence_s, state (complete, explained, gaps or
+    silent), expected, present, missing, explained_missing, and the lists gaps and explained with from, to,
+    missing and open (no row since). An explained one has an explanation with kind (maintenance,
+    weekly_window or known_gap), text, from and to.
   returned: success
   type: list
   elements: dict
 sites:
-  description: For each site a state (ok or failed), a message, and the names of the devices with gaps.
+  description: >-
+    For each site a state (ok or failed), a message, and the names of the devices with gaps that nobody can
+    explain.
   returned: success
   type: dict
   sample: {WLCE: {state: ok, message: "2 devices complete, 86400 rows", devices: []}}
@@ -149,11 +173,13 @@ table:
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     from stationkeeper.telemetry import gaps, source
+    from stationkeeper.telemetry.explanations import weekly_windows
     from stationkeeper.telemetry.presentation import describe, site_states
 
     MISSING = None
@@ -187,6 +213,7 @@ def main() -> None:
             "to": {"type": "str"},
             "k": {"type": "float", "default": 1.5},
             "settle_s": {"type": "float", "default": 60},
+            "weekly_windows": {"type": "dict", "default": {}},
         },
         mutually_exclusive=[("window_hours", "from"), ("window_hours", "to")],
         required_by={"to": ("from",)},
@@ -200,6 +227,7 @@ def main() -> None:
     params = module.params
     try:
         start, end = _window(params)
+        weekly = weekly_windows(params["weekly_windows"])
         with source.reading(params["database"]) as connection:
             report = gaps.find_gaps(
                 connection,
@@ -209,6 +237,7 @@ def main() -> None:
                 k=params["k"],
                 settle_s=params["settle_s"],
                 schema=params["schema"],
+                weekly=weekly,
             )
     except source.TelemetryError as error:
         module.fail_json(msg=str(error))
@@ -216,7 +245,7 @@ def main() -> None:
     module.exit_json(changed=False, sites=states, table=describe(report).splitlines(), **report.as_dict())
 
 
-def _window(params: dict) -> tuple[datetime, datetime]:
+def _window(params: dict[str, Any]) -> tuple[datetime, datetime]:
     if params["from"] is not None:
         end = source.parse_time(params["to"]) if params["to"] is not None else datetime.now(UTC)
         return source.parse_time(params["from"]), end

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from telemetry_database import add_device, add_rows, create_tables
+from maintenance_database import create_all_tables
+from telemetry_database import add_device, add_rows
 
 from stationkeeper.audit import record
 from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.audit.verify import verify
+from stationkeeper.controller.windows import DAYS
+from stationkeeper.database.connection import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,20 +26,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
     """Two stations whose addresses lead nowhere, and rows: WLCE complete, HMCE with a hole."""
-    connection = create_tables(postgres_settings)
+    connection = create_all_tables(postgres_settings)
     # Now, not when the file was loaded: the session may have run for minutes.
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
     times = [start + timedelta(minutes=number) for number in range(121)]
     for site, rows in (("WLCE", times), ("HMCE", [*times[:70], *times[82:]])):
         device = add_device(connection, f"{site}-BESS-01", cadence_s=60, active_from=start, site=site)
         add_rows(connection, device, rows)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = 'flux_reader'")
-        if not cursor.fetchone():
-            cursor.execute("CREATE ROLE flux_reader")
-        cursor.execute("ALTER ROLE flux_reader LOGIN PASSWORD %s", (postgres_settings["password"],))
-        cursor.execute("GRANT USAGE ON SCHEMA flux TO flux_reader")
-        cursor.execute("GRANT SELECT ON ALL TABLES IN SCHEMA flux TO flux_reader")
     connection.close()
     settings = {key: value for key, value in postgres_settings.items() if key not in {"user", "password"}}
     hosts = {
@@ -109,6 +105,33 @@ def test_a_gap_fails_the_check_and_is_listed(inventory: Path, postgres_settings:
     assert [start["mode"] for start in starts] == ["real", "real", "check"]
     assert starts[0]["runbook"]["title"] == "Find missing telemetry"
     assert not [entry for entry in entries if entry["event"] == "CHANGE"]
+
+
+@pytest.mark.criterion("MT-5")
+def test_planned_gaps_are_listed_and_do_not_fail_the_check(
+    inventory: Path, postgres_settings: dict[str, Any]
+) -> None:
+    with connect(postgres_settings) as connection, connection.cursor() as cursor:
+        # Half of the hole, which goes from minute 70 to 82 of the last 120.
+        cursor.execute(
+            "INSERT INTO flux.mg_maintenance (site, started_at, planned_until, reason, owner, run_id)"
+            " SELECT site, active_from + interval '69 min', active_from + interval '75 min',"
+            " 'new fan', 'e', 'r' FROM flux.mg_device_registry WHERE site = 'HMCE'"
+        )
+    code, output = run(inventory, "-e", "window_hours=1")
+    assert code != 0
+    assert "HMCE-BESS-01: about 6 of 59 rows missing in 1 gap; explained: about" in output
+    # Long lines of the table are wrapped.
+    assert "about 6 missing, explained: planned maintenance: new fan (e)" in " ".join(output.split())
+    hosts = json.loads(inventory.read_text())
+    always = {"name": "always", "days": list(DAYS), "start": "00:00", "end": "24:00"}
+    components = [{"type": "limits"}, {"type": "maintenance_mode", "windows": [always]}]
+    hosts["all"]["children"]["stations"]["hosts"]["hmce"]["edge_controller_components"] = components
+    inventory.write_text(json.dumps(hosts))
+    code, output = run(inventory, "-e", "window_hours=1")
+    assert code == 0, output
+    assert "2 intended, 2 ok" in output
+    assert "explained: weekly maintenance window always" in " ".join(output.split())
 
 
 def test_what_cannot_be_answered_fails_for_every_station(inventory: Path) -> None:

@@ -68,23 +68,30 @@ def first_instant(day: date, at: time, zone: tzinfo) -> datetime:
     return after.replace(microsecond=0)
 
 
-def _spans(window: Window, now: datetime) -> list[Span]:
-    """Return the openings that begin on the local days around a moment, in order."""
-    today = now.astimezone(window.zone).date()
+def _spans(window: Window, start: datetime, end: datetime) -> list[Span]:
+    """Return the openings that begin on the local days from a week before ``start`` to after ``end``."""
+    first = start.astimezone(window.zone).date() - timedelta(days=8)
+    last_day = end.astimezone(window.zone).date() + timedelta(days=1)
     found = []
-    for shift in range(-8, 2):
-        day = today + timedelta(days=shift)
+    for shift in range((last_day - first).days + 1):
+        day = first + timedelta(days=shift)
         if day.weekday() not in window.days:
             continue
         last = day if window.end > window.start else day + timedelta(days=1)
-        start = first_instant(day, window.start, window.zone)
-        end = first_instant(last, window.end, window.zone)
-        if start < end:
-            found.append(Span(window, start, end))
+        opens = first_instant(day, window.start, window.zone)
+        closes = first_instant(last, window.end, window.zone)
+        if opens < closes:
+            found.append(Span(window, opens, closes))
     return found
+
+
+def spans_between(windows: Sequence[Window], start: datetime, end: datetime) -> list[Span]:
+    """Return the openings that overlap the time from ``start`` up to, and without, ``end``."""
+    spans = [span for window in windows for span in _spans(window, start, end)]
+    return [span for span in spans if span.start < end and span.end > start]
 
 
 def open_span(windows: Sequence[Window], now: datetime) -> Span | None:
     """Return the opening in which a moment lies; of several, the one that ends last."""
-    spans = [span for window in windows for span in _spans(window, now) if span.start <= now < span.end]
+    spans = [span for window in windows for span in _spans(window, now, now) if span.start <= now < span.end]
     return max(spans, key=lambda span: span.end, default=None)

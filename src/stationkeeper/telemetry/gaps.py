@@ -2,15 +2,18 @@
 
 The rows of a device are compared with their predecessor. A distance above ``k`` cadences is a gap, so jitter
 is none. A sentinel on each side of the window finds gaps at its edges and devices that sent nothing at all.
+Gaps that somebody can explain (`explanations`) are counted apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from stationkeeper.controller.windows import Window
+from stationkeeper.telemetry.explanations import Explanations, Gap, fetch, split
 from stationkeeper.telemetry.source import (
     READINGS,
     REGISTRY,
@@ -19,6 +22,7 @@ from stationkeeper.telemetry.source import (
     aware,
     check_sites,
     check_tables,
+    rfc3339,
     snapshot,
 )
 
@@ -65,21 +69,11 @@ ORDER BY d.site, d.name, g.prev
 
 
 @dataclass(frozen=True)
-class Gap:
-    """No row between ``start`` and ``end``, which are the rows around it or the edges of the window.
-
-    ``missing`` is an estimate: the length in cadences, minus one. ``open`` says that no row follows.
-    """
-
-    start: datetime
-    end: datetime
-    missing: int
-    open: bool
-
-
-@dataclass(frozen=True)
 class Coverage:
-    """One device: rows expected by its cadence, rows there, and the gaps. The times are the asked span."""
+    """One device: rows expected by its cadence, rows there, and the gaps. The times are the asked span.
+
+    ``gaps`` are those that nobody can explain, ``explained`` the others.
+    """
 
     device: Device
     start: datetime
@@ -87,17 +81,23 @@ class Coverage:
     expected: int
     present: int
     gaps: tuple[Gap, ...]
+    explained: tuple[Gap, ...] = ()
 
     @property
     def missing(self) -> int:
-        """Estimated number of rows in all gaps."""
+        """Estimated number of rows in the unexplained gaps."""
         return sum(gap.missing for gap in self.gaps)
 
     @property
+    def explained_missing(self) -> int:
+        """Estimated number of rows in the explained gaps."""
+        return sum(gap.missing for gap in self.explained)
+
+    @property
     def state(self) -> str:
-        """``complete``, ``gaps``, or ``silent`` when there is not a single row."""
+        """``complete``, ``explained`` (no other gap), ``gaps``, or ``silent``: gaps and not a single row."""
         if not self.gaps:
-            return "complete"
+            return "explained" if self.explained else "complete"
         return "gaps" if self.present else "silent"
 
 
@@ -115,13 +115,23 @@ class Report:
 
     @property
     def gaps(self) -> int:
-        """Number of gaps of all devices."""
+        """Number of unexplained gaps of all devices."""
         return sum(len(coverage.gaps) for coverage in self.devices)
 
     @property
     def missing(self) -> int:
-        """Estimated number of missing rows of all devices."""
+        """Estimated number of rows missing in the unexplained gaps of all devices."""
         return sum(coverage.missing for coverage in self.devices)
+
+    @property
+    def explained_gaps(self) -> int:
+        """Number of explained gaps of all devices."""
+        return sum(len(coverage.explained) for coverage in self.devices)
+
+    @property
+    def explained_missing(self) -> int:
+        """Estimated number of rows missing in the explained gaps of all devices."""
+        return sum(coverage.explained_missing for coverage in self.devices)
 
     def of_site(self, site: str) -> list[Coverage]:
         """Return the devices of one site."""
@@ -130,28 +140,29 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data with times as RFC 3339 text in UTC."""
         return {
-            "from": _text(self.start),
-            "to": _text(self.end),
-            "settled_to": _text(self.settled_to),
+            "from": rfc3339(self.start),
+            "to": rfc3339(self.end),
+            "settled_to": rfc3339(self.settled_to),
             "k": self.k,
             "gaps": self.gaps,
             "missing": self.missing,
+            "explained_gaps": self.explained_gaps,
+            "explained_missing": self.explained_missing,
             "expected": sum(coverage.expected for coverage in self.devices),
             "present": sum(coverage.present for coverage in self.devices),
             "idle_sites": list(self.idle_sites),
             "devices": [
                 {
                     **asdict(coverage.device),
-                    "from": _text(coverage.start),
-                    "to": _text(coverage.end),
+                    "from": rfc3339(coverage.start),
+                    "to": rfc3339(coverage.end),
                     "state": coverage.state,
                     "expected": coverage.expected,
                     "present": coverage.present,
                     "missing": coverage.missing,
-                    "gaps": [
-                        {"from": _text(g.start), "to": _text(g.end), "missing": g.missing, "open": g.open}
-                        for g in coverage.gaps
-                    ],
+                    "explained_missing": coverage.explained_missing,
+                    "gaps": [gap.as_dict() for gap in coverage.gaps],
+                    "explained": [gap.as_dict() for gap in coverage.explained],
                 }
                 for coverage in self.devices
             ],
@@ -167,13 +178,16 @@ def find_gaps(
     k: float = DEFAULT_K,
     settle_s: float = DEFAULT_SETTLE_S,
     schema: str = "flux",
+    weekly: Mapping[str, Sequence[Window]] | None = None,
     timeout_s: float = 30.0,
 ) -> Report:
     """Return the coverage of every registered device that was active in [start, end).
 
+
     ``k`` is the distance, in cadences, above which two rows have a gap between them. The window ends
     ``settle_s`` seconds before the database's now at the latest. Raises TelemetryError for times without an
-    offset, an empty window, an empty registry, an unknown site, and a database that fails.
+    offset, an empty window, an empty registry, an unknown site, and a database that fails. ``weekly`` holds
+    the weekly maintenance windows by site; planned maintenance and known gaps stand in the database.
     """
     start, end = aware(start), aware(end)
     if not 1 < k < 1000:
@@ -186,8 +200,8 @@ def find_gaps(
         settled_to = min(end, _now(cursor) - timedelta(seconds=settle_s))
         if start >= settled_to:
             raise TelemetryError(
-                f"the window {_text(start)} to {_text(end)} is empty: it ends before it begins, or less than "
-                f"{settle_s:g} s (the settling time) of it have passed"
+                f"the window {rfc3339(start)} to {rfc3339(end)} is empty: it ends before it begins, or less "
+                f"than {settle_s:g} s (the settling time) of it have passed"
             )
         devices: list[Coverage] = []
         for kind, table in READINGS.items():
@@ -199,6 +213,8 @@ def find_gaps(
                 "sites": list(sites) if sites else None,
             }
             devices += _ask(cursor, schema, table, values)
+        explanations = fetch(cursor, schema, start, settled_to, weekly or {})
+    devices = [_explained(coverage, explanations, k) for coverage in devices]
     devices.sort(key=lambda coverage: (coverage.device.site, coverage.device.name))
     idle = set(sites or ()) - {coverage.device.site for coverage in devices}
     return Report(start, end, settled_to, k, tuple(devices), tuple(sorted(idle)))
@@ -240,6 +256,21 @@ def _ask(cursor: Cursor, schema: str, table: str, values: dict[str, Any]) -> lis
     ]
 
 
+def _explained(coverage: Coverage, explanations: Explanations, k: float) -> Coverage:
+    """Set the gaps apart that somebody can explain."""
+    device = coverage.device
+    known = explanations.of(device.site, device.id)
+    if not known:
+        return coverage
+    slack = timedelta(seconds=(k - 1) * device.cadence_s)
+    pieces = [piece for gap in coverage.gaps for piece in split(gap, known, slack=slack)]
+    return replace(
+        coverage,
+        gaps=tuple(piece for piece in pieces if piece.explanation is None),
+        explained=tuple(piece for piece in pieces if piece.explanation is not None),
+    )
+
+
 def _now(cursor: Cursor) -> datetime:
     """The database's clock, which the rows of all stations are judged by."""
     cursor.execute("SELECT now()")
@@ -247,7 +278,3 @@ def _now(cursor: Cursor) -> datetime:
     assert row is not None
     moment: datetime = row[0]
     return moment.astimezone(UTC)
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stationkeeper.telemetry.source import TelemetryError, changing, check_sites, rfc3339, snapshot
+from stationkeeper.telemetry.source import (
+    MAINTENANCE,
+    TelemetryError,
+    changing,
+    check_sites,
+    has_table,
+    rfc3339,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
 
-TABLE = "mg_maintenance"
 _TIMEOUT_S = 10.0
 
 
@@ -112,7 +119,7 @@ def begin(connection: Connection, wish: Wish, *, schema: str = "flux", check: bo
     for name in ("reason", "owner"):
         if not getattr(wish, name).strip():
             raise TelemetryError(f"maintenance needs {'a reason' if name == 'reason' else 'an owner'}")
-    table = sql.Identifier(schema, TABLE)
+    table = sql.Identifier(schema, MAINTENANCE)
     with (snapshot if check else changing)(connection, timeout_s=_TIMEOUT_S) as cursor:
         _prepare(cursor, schema, wish.site, lock=not check)
         standing = _open(cursor, schema, wish.site)
@@ -156,7 +163,9 @@ def end(connection: Connection, site: str, *, schema: str = "flux", check: bool 
         standing = _open(cursor, schema, site)
         if standing is not None and not check:
             cursor.execute(
-                sql.SQL("UPDATE {} SET ended_at = now() WHERE id = %s").format(sql.Identifier(schema, TABLE)),
+                sql.SQL("UPDATE {} SET ended_at = now() WHERE id = %s").format(
+                    sql.Identifier(schema, MAINTENANCE)
+                ),
                 (standing.id,),
             )
         return Change(standing is not None, standing, None)
@@ -185,12 +194,11 @@ def _row(wish: Wish, start: datetime, identifier: int | None = None) -> Maintena
 
 def _prepare(cursor: Cursor, schema: str, site: str, *, lock: bool) -> None:
     """Refuse a database without the table and a site that the registry does not know; one writer a site."""
-    cursor.execute("SELECT to_regclass(format('%%I.%%I', %s, %s)) IS NOT NULL", (schema, TABLE))
-    if cursor.fetchone() != (True,):
-        raise TelemetryError(f"{schema}.{TABLE} does not exist: run the migrations first")
+    if not has_table(cursor, schema, MAINTENANCE):
+        raise TelemetryError(f"{schema}.{MAINTENANCE} does not exist: run the migrations first")
     check_sites(cursor, schema, [site])
     if lock:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", (TABLE, site))
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))", (MAINTENANCE, site))
 
 
 def _open(cursor: Cursor, schema: str, site: str) -> Maintenance | None:
@@ -200,7 +208,7 @@ def _open(cursor: Cursor, schema: str, site: str) -> Maintenance | None:
         sql.SQL(
             "SELECT id, site, started_at, planned_until, reason, owner, run_id FROM {}"
             " WHERE site = %s AND ended_at IS NULL"
-        ).format(sql.Identifier(schema, TABLE)),
+        ).format(sql.Identifier(schema, MAINTENANCE)),
         (site,),
     )
     row = cursor.fetchone()

@@ -21,10 +21,16 @@ def describe(report: Report) -> str:
         lines += [
             f"    {gap.start:%Y-%m-%d %H:%M:%S} to {gap.end:%Y-%m-%d %H:%M:%S}  "
             f"about {gap.missing} missing{', no row since' if gap.open else ''}"
-            for gap in coverage.gaps
+            f"{f', explained: {gap.explanation.text}' if gap.explanation else ''}"
+            for gap in sorted((*coverage.gaps, *coverage.explained), key=lambda gap: gap.start)
         ]
     lines += [f"{site}: no device was in service in this window" for site in report.idle_sites]
     lines.append(f"{report.gaps} gaps, about {report.missing} rows missing" if report.gaps else "No gaps")
+    if report.explained_gaps:
+        lines[-1] += (
+            f"; not counted: {report.explained_gaps} explained gaps, "
+            f"about {report.explained_missing} rows missing"
+        )
     return "\n".join(lines)
 
 
@@ -41,18 +47,30 @@ def _site_state(report: Report, site: str) -> dict[str, Any]:
         return {"state": "failed", "message": "no device was in service in this window", "devices": []}
     if not incomplete:
         total = sum(coverage.present for coverage in devices)
-        message = f"{len(devices)} devices complete, {total} rows"
-        return {"state": "ok", "message": message, "devices": []}
+        explained = any(coverage.explained for coverage in devices)
+        message = f"{len(devices)} devices {'without an open gap' if explained else 'complete'}, {total} rows"
+        return {"state": "ok", "message": message + _explained(devices), "devices": []}
     return {
         "state": "failed",
-        "message": "; ".join(_sentence(coverage) for coverage in incomplete),
+        "message": "; ".join(_sentence(coverage) for coverage in incomplete) + _explained(devices),
         "devices": [coverage.device.name for coverage in incomplete],
     }
+
+
+def _explained(devices: Iterable[Coverage]) -> str:
+    """Return an addition that tells of the explained gaps of a site, and why each is one."""
+    gaps = [gap for coverage in devices for gap in coverage.explained]
+    if not gaps:
+        return ""
+    why = dict.fromkeys(gap.explanation.text for gap in gaps if gap.explanation)
+    missing = sum(gap.missing for gap in gaps)
+    return f"; explained: about {missing} rows ({'; '.join(why)})"
 
 
 def _sentence(coverage: Coverage) -> str:
     name, count = coverage.device.name, len(coverage.gaps)
     if coverage.state == "silent":
-        return f"{name}: silent, all {coverage.missing} rows missing"
+        part = ", the explained ones not counted" if coverage.explained else ""
+        return f"{name}: silent, all {coverage.missing} rows missing{part}"
     gaps = "1 gap" if count == 1 else f"{count} gaps"
     return f"{name}: about {coverage.missing} of {coverage.expected} rows missing in {gaps}"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
 
 REGISTRY = "mg_device_registry"
+MAINTENANCE = "mg_maintenance"
+KNOWN_GAPS = "mg_known_gaps"
 READINGS: Mapping[str, str] = {"bess": "mg_bess_readings", "meter": "mg_meter_readings"}
 
 
@@ -149,6 +151,12 @@ def check_tables(cursor: Cursor, schema: str) -> None:
             raise TelemetryError(
                 f"{schema}.{table}.{column} is of type {kind}; times without a zone are refused"
             )
+
+
+def has_table(cursor: Cursor, schema: str, table: str) -> bool:
+    """Tell whether a table is there; an older database may lack it."""
+    cursor.execute("SELECT to_regclass(format('%%I.%%I', %s, %s)) IS NOT NULL", (schema, table))
+    return cursor.fetchone() == (True,)
 
 
 def check_sites(cursor: Cursor, schema: str, sites: Sequence[str] | None) -> None:
