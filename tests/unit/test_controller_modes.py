@@ -28,6 +28,7 @@ class Bench:
         self.now, self.synchronised = MIDNIGHT - HOUR, True
         self.rules = rules or Rules()
         self.latch: str | None = None
+        self.unknown = False
         self.orders: dict[str, OrderState] = {}
         self.modes = Modes(memory)
         self.number = 0
@@ -43,7 +44,7 @@ class Bench:
     def look(self, after: timedelta = timedelta(0)) -> Holds:
         self.now += after
         return self.modes.update(
-            Seen(self.latch, self.orders), Moment(self.now, self.synchronised), self.rules
+            Seen(self.latch, self.orders, self.unknown), Moment(self.now, self.synchronised), self.rules
         )
 
     def power_kw(self, after: timedelta = timedelta(0)) -> float | None:
@@ -102,6 +103,27 @@ def test_no_hold_gives_the_old_setpoint_back_not_even_one_given_during_it(hold: 
     assert bench.power_kw() is None
     bench.setpoint(42.0)
     assert bench.power_kw() == 42
+
+
+def test_a_disk_that_does_not_answer_for_a_moment_holds_and_spends_nothing() -> None:
+    bench = Bench()
+    bench.look()
+    bench.setpoint()
+    assert bench.power_kw() == 40
+    bench.latch, bench.unknown = "the disk does not answer", True
+    assert bench.power_kw() is None
+    bench.latch, bench.unknown = None, False
+    assert bench.power_kw() == 40
+
+
+@pytest.mark.criterion("CT-8")
+def test_a_disk_that_answers_late_after_the_start_shows_no_fresh_setpoint() -> None:
+    bench = Bench()
+    bench.latch, bench.unknown = "the disk does not answer", True
+    bench.look()
+    bench.setpoint()
+    bench.latch, bench.unknown = None, False
+    assert bench.power_kw() is None
 
 
 @pytest.mark.criterion("SM-3")

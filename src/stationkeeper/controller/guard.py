@@ -45,7 +45,7 @@ class Guard:
         if not done:
             # The same reading is waited for again next time: at most one thread hangs on the disk.
             problem = "the disk does not answer, so nobody knows whether there is a latch"
-            return Seen(problem, self._last.orders)
+            return Seen(problem, self._last.orders, unknown=True)
         self._reading = None
         self._last = reading.result()
         return self._last

@@ -46,10 +46,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the guard found on the disk; ``latch`` is why the station is latched, None when it is not."""
+    """What the guard found on the disk; ``latch`` is why the station is latched, None when it is not.
+
+    While the disk does not answer, it is ``unknown``: that holds the station, but nobody gave a stop.
+    """
 
     latch: str | None
     orders: Mapping[str, OrderState] = field(default_factory=dict)
+    unknown: bool = False
 
     def order(self, kind: str) -> Order | None:
         """Return one order, None when it is absent or cannot be understood."""
@@ -124,6 +128,8 @@ class Modes:
         maintenance = self._maintenance(seen, moment, rules)
         safe_mode = tuple(self._safe_mode(seen, moment, rules))
         held = seen.latch is not None or maintenance is not None or bool(safe_mode)
+        if held and not seen.unknown:
+            self._spend(seen.order(SETPOINT))
         setpoint = self._setpoint(seen.order(SETPOINT), moment, held)
         causes = self._expired(seen, moment)
         if setpoint is not None and setpoint.valid:
@@ -131,7 +137,8 @@ class Modes:
             self._released |= set(causes)
         idle = [reason for key, reason in causes.items() if key not in self._released]
         idle += [self._idle] if self._idle is not None else []
-        self._first = False
+        # What the disk did not show yet may be older than this start, too.
+        self._first = self._first and seen.unknown
         return Holds(
             seen.latch, maintenance, safe_mode, f"{idle[0]}: {UNTIL_FRESH}" if idle else None, setpoint
         )
@@ -185,23 +192,32 @@ class Modes:
                 found[kind, order.until] = f"{name} ran out at {format_time(order.until)}"
         return found
 
+    def _spend(self, order: Order | None) -> None:
+        self._spent = None if order is None else _mark(order)
+
     def _setpoint(self, order: Order | None, moment: Moment, held: bool) -> Setpoint | None:
         if order is None or order.power_kw is None or order.until is None:
             return None
-        mark = f"{order.run_id} {order.since} {order.until} {order.power_kw}"
         expired = _over(order, moment)
-        if self._first or held or expired:
-            self._spent = mark
-        reason = f"{order.owner}, valid until {format_time(order.until)}"
+        if self._first or expired:
+            self._spend(order)
         if not moment.synchronised:
             reason = "the clock is not synchronised, so nobody knows whether the set-point is still valid"
         elif expired:
             reason = f"the set-point ran out at {format_time(order.until)}"
-        elif mark == self._spent:
+        elif _mark(order) == self._spent:
             reason = "the set-point is older than the last start or hold"
+        elif held:
+            reason = "the station is held"
         else:
-            return Setpoint(order.power_kw, mark, True, reason)
-        return Setpoint(0.0, mark, False, f"{reason}: {UNTIL_FRESH}")
+            reason = f"{order.owner}, valid until {format_time(order.until)}"
+            return Setpoint(order.power_kw, _mark(order), True, reason)
+        return Setpoint(0.0, _mark(order), False, f"{reason}: {UNTIL_FRESH}")
+
+
+def _mark(order: Order) -> str:
+    """Return what tells this set-point from every other."""
+    return f"{order.run_id} {order.since} {order.until} {order.power_kw}"
 
 
 def _over(order: Order, moment: Moment) -> bool:
