@@ -12,6 +12,7 @@ import yaml
 from debian_tools import tool
 
 from stationkeeper.controller.metrics import Metrics
+from stationkeeper.controller.modes import SAFE_MODE_REASONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
@@ -38,6 +39,7 @@ def test_promtool_accepts_the_rules(path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.criterion("MT-5", "MT-6")
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.name)
 def test_promtool_passes_the_rules_tests(path: Path) -> None:
     tested = promtool("test", "rules", path.name, cwd=path.parent)
@@ -84,12 +86,52 @@ def test_every_alert_is_tested_firing_and_quiet() -> None:
         assert name in quiet or name == "Watchdog", f"no test in which {name} stays quiet"
 
 
-def test_a_broken_rule_is_noticed(tmp_path: Path) -> None:
-    """The tests can fail: with one threshold changed, promtool refuses."""
+PLANNED = "unless on (site) site:planned_maintenance:bool"
+# What planned work at a station causes. Everything else is told at any time.
+HELD_BACK = {
+    "BufferGrowing",
+    "ControllerDown",
+    "HostDown",
+    "NoRecentTelemetry",
+    "SafeModeUnordered",
+    "ZeroNotVerified",
+}
+
+
+@pytest.mark.criterion("MT-5")
+def test_only_what_planned_work_causes_is_held_back() -> None:
+    assert {rule["alert"] for rule in alerts() if PLANNED in rule["expr"]} == HELD_BACK
+    latched = next(rule["expr"] for rule in alerts() if rule["alert"] == "ZeroNotVerified").split(" or ")[1]
+    assert "emergency_stop_latched" in latched
+    assert PLANNED not in latched
+
+
+def test_the_reasons_for_safe_mode_are_those_of_the_controller() -> None:
+    """A reason that does not exist would be held back from nobody."""
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "SafeModeUnordered"]
+    named = {reason for text in re.findall(r'reason!?~"([^"]+)"', rule["expr"]) for reason in text.split("|")}
+    assert named <= set(SAFE_MODE_REASONS), named - set(SAFE_MODE_REASONS)
+
+
+@pytest.mark.criterion("MT-5", "MT-6")
+@pytest.mark.parametrize(
+    ("words", "instead", "alert"),
+    [
+        ("_soe_percent < 10", "_soe_percent < 1", "BatterySOELow"),
+        (PLANNED, "", "NoRecentTelemetry"),
+        # Maintenance that is never over, and one that a station takes along when its power is cut.
+        ("site:maintenance_until:timestamp_seconds <= time()", "vector(0)", "PlannedMaintenance"),
+        ("site:maintenance_until:timestamp_seconds > time()", "vector(0)", "ControllerDown"),
+        (" or stationkeeper_idle == 1", "", "MaintenanceOverdue"),
+    ],
+)
+def test_a_broken_rule_is_noticed(tmp_path: Path, words: str, instead: str, alert: str) -> None:
+    """The tests can fail: with one condition changed, promtool refuses."""
     (tmp_path / "tests").mkdir()
     rules = (RULES / "flux.yml").read_text()
-    (tmp_path / "flux.yml").write_text(rules.replace("_soe_percent < 10", "_soe_percent < 1"))
+    assert words in rules
+    (tmp_path / "flux.yml").write_text(rules.replace(words, instead))
     (tmp_path / "tests" / "flux_test.yml").write_text((RULES / "tests" / "flux_test.yml").read_text())
     tested = promtool("test", "rules", "flux_test.yml", cwd=tmp_path / "tests")
     assert tested.returncode != 0
-    assert "BatterySOELow" in tested.stdout + tested.stderr
+    assert alert in tested.stdout + tested.stderr
