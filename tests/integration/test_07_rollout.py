@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -282,6 +283,34 @@ def test_a_controller_that_crashes_after_20_s_is_put_back_and_no_station_is_with
     down = sum(1 for _, active, _ in seen if active not in ("active", "reloading"))
     assert down <= 0.2 * len(seen), seen
     assert seen[-1][1:] == ("active", before[CANARY])
+
+
+def test_a_power_cut_within_the_trial_leaves_the_way_back_to_the_station_itself(
+    flux: LabSystem, crashing_version: str
+) -> None:
+    before = package_release(flux, CANARY)
+
+    def cut() -> None:
+        marker = ["test", "-e", "/var/lib/stationkeeper/releases/package.trial.json"]
+        flux.wait(
+            "the trial", lambda: flux.on_host(CANARY, *marker, check=False).returncode == 0, timeout_s=240
+        )
+        flux.labctl("power-cut", CANARY, "--for", "3")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    variables = {"target": CANARY, "version": crashing_version, "reason": "the power goes on purpose"}
+    play = flux.playbook("edge_rollout", variables)
+    cutter.join()
+    assert play.code != 0
+    link = ["readlink", "/opt/stationkeeper/venv"]
+    flux.wait(
+        "the station has put the version before back by itself",
+        lambda: flux.on_host(CANARY, *link, check=False).stdout.strip().endswith(before),
+        timeout_s=240,
+    )
+    assert "never passed the health gate" in last_event(flux, CANARY, "package")["reason"]
+    flux.wait("the controller is in charge", lambda: in_charge(flux, CANARY), timeout_s=60)
 
 
 def test_the_same_call_with_a_good_version_verifies_and_changes_nothing(flux: LabSystem) -> None:
