@@ -20,6 +20,7 @@ from stationkeeper.modbus.stop import (
     StopOptions,
     StopResult,
     Target,
+    allow_files,
     stop_devices,
 )
 from stationkeeper.profiles import Profile, load_profile, parse_profile
@@ -350,3 +351,22 @@ def test_a_device_of_another_kind_is_never_written_to(rig: Rig) -> None:
     (result,) = stop(target(rig.station(), load_profile("sunspec_battery"), meter=False), window_s=1)
     assert (result.state, result.writes) == (SiteState.FAILED, [])
     assert not [entry for entry in rig.served if entry["function"] in WRITES]
+
+
+@pytest.mark.parametrize(
+    ("limits", "connections", "raised_to"),
+    [
+        ((1024, 4096), 1000, 1512),
+        ((1024, 1200), 1000, 1200),
+        ((1024, 4096), 40, None),
+        ((-1, -1), 9000, None),
+    ],
+)
+def test_a_large_fleet_gets_the_open_files_that_it_needs(
+    limits: tuple[int, int], connections: int, raised_to: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits)
+    monkeypatch.setattr("resource.setrlimit", lambda _, wanted: asked.append(wanted))
+    allow_files(connections)
+    assert asked == ([] if raised_to is None else [(raised_to, limits[1])])
