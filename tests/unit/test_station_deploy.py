@@ -145,6 +145,7 @@ def test_an_invalid_configuration_is_refused_before_the_switch(site: Site) -> No
     with pytest.raises(controlled.SwitchError, match="pol_interval") as refused:
         site.deploy(site.content("controller: {pol_interval: 1s}\n"))
     assert refused.value.as_dict()["rolled_back"] is False
+    assert "not valid: override.yaml: controller" in refused.value.reason
     assert not (site.process.etc / "releases").exists()
     assert site.systemd.calls == []
 

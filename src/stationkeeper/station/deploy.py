@@ -53,7 +53,10 @@ def check_content(program: Path, content: Content) -> Checked:
             path = Path(scratch) / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        return _check_directory(program, Path(scratch))
+        try:
+            return _check_directory(program, Path(scratch))
+        except SwitchError as error:
+            raise SwitchError(str(error).replace(f"{scratch}/", "")) from None
 
 
 def _check_directory(program: Path, directory: Path) -> Checked:
