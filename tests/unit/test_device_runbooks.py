@@ -80,6 +80,7 @@ def test_add_read_only_then_enable(project: Project) -> None:
     assert set(project.registry()) == {"B1", "M1", "B2", "M2"}
     assert project.registry()["B2"]["writes_enabled"] is False
     assert "B2" in project.traces()["expected.json"]
+    assert "B2" in (project.path / "state/stop_bundle/flux.json").read_text()
     assert project.writes(3) == 0, "a battery in commissioning was written to"
     assert project.run("device_add") == 0, project.output[-9000:]
     assert project.changed() == 0
@@ -113,6 +114,7 @@ def test_a_battery_retires_at_a_proven_zero_and_for_ever(project: Project) -> No
     assert kept["B2"]["active_to"]
     assert kept["M2"]["active_to"]
     assert "B2" not in project.traces()["etc/config.yaml"]
+    assert "B2" not in (project.path / "state/stop_bundle/flux.json").read_text()
     assert len(list((project.path / "state/archive/flux").glob("*.csv"))) == 2
     assert project.run("device_remove", **REMOVE, archive=True) == 0, project.output[-9000:]
     assert project.changed() == 0
