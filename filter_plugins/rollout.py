@@ -1,4 +1,4 @@
-"""Jinja filters for staged rollouts and for tuning."""
+"""Jinja filters for staged rollouts and for tuning. What takes long to load is imported where it is used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from stationkeeper.rollout import tuning
-    from stationkeeper.station import wheelhouse
+    import stationkeeper  # noqa: F401 (only to say at once how to install it)
 except ImportError as error:
     raise ImportError(
         f"{error}: install the package on the control node with `make setup` (pip install -e .)"
@@ -20,6 +19,8 @@ except ImportError as error:
 
 def rollout_version(repository: str) -> str:
     """Return the content id of the package in a repository."""
+    from stationkeeper.station import wheelhouse
+
     try:
         return wheelhouse.content_id(Path(repository))
     except wheelhouse.WheelhouseError as error:
@@ -28,6 +29,8 @@ def rollout_version(repository: str) -> str:
 
 def rollout_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of an override that a run's inputs ask for."""
+    from stationkeeper.rollout import tuning
+
     try:
         return tuning.settings(_plain(inputs))
     except ValueError as error:
@@ -36,6 +39,8 @@ def rollout_settings(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def rollout_override(text: str, wanted: Mapping[str, Any], cadence_s: float) -> str:
     """Return a station's override with the wanted settings laid over it."""
+    from stationkeeper.rollout import tuning
+
     try:
         return tuning.override(str(text), _plain(wanted), float(cadence_s))
     except ValueError as error:

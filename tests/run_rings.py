@@ -106,7 +106,8 @@ def pytest_step(name: str, *paths: str) -> Step:
 
 
 def unit() -> list[Step]:
-    return [run(pytest_step("unit", "tests/unit"))]
+    # These tests mostly wait, for simulated devices and local servers; each file stays in one process.
+    return [run(pytest_step("unit", "-n", "4", "--dist", "loadfile", "tests/unit"))]
 
 
 def contract() -> list[Step]:

@@ -44,6 +44,8 @@ CREATE SCHEMA flux;
 CREATE TABLE flux.mg_device_registry (id uuid PRIMARY KEY, name text UNIQUE, type text, site text,
   profile text, cadence interval, active_from timestamptz, active_to timestamptz,
   metadata jsonb NOT NULL DEFAULT '{}');
+CREATE TABLE flux.mg_maintenance (site text, started_at timestamptz, planned_until timestamptz,
+  ended_at timestamptz);
 CREATE TABLE flux.mg_bess_readings (time timestamptz, device_id uuid, boot_id uuid, seq bigint,
   heartbeat bigint, power_kw float8, setpoint_kw float8, soe_percent float8,
   voltage_v float8, frequency_hz float8,

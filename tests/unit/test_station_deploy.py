@@ -159,7 +159,7 @@ def test_a_bad_configuration_is_put_back_and_the_latch_stays(site: Site) -> None
     )
     bad = site.content(devices=site.devices(port=free_port()))
     with pytest.raises(controlled.SwitchError) as put_back:
-        site.deploy(bad, settle_s=3)
+        site.deploy(bad, settle_s=12)
     failure = put_back.value.as_dict()
     assert failure["rolled_back"] is True
     assert failure["in_charge"] is True
