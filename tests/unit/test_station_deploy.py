@@ -74,6 +74,9 @@ class Site:
         self.slot = self.station.slot(controlled.CONFIG)
         self.systemd = Systemd(self.process, self.package)
         monkeypatch.setattr(gate, "see", self.systemd.see)
+
+    def start(self) -> None:
+        """Start devices and controller, and wait for the first sample."""
         self.process.start_simulator()
         self.process.start_controller()
         wait_until(lambda: self.process.metric("last_sample_timestamp_seconds", device="M1"), "a sample")
@@ -114,6 +117,7 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     made = Site(tmp_path, monkeypatch)
     try:
+        made.start()
         yield made
     finally:
         made.process.end()
