@@ -5,7 +5,7 @@ export PYTHONUNBUFFERED := 1
 INVENTORY ?= inventories/flux
 RINGS ?=
 
-LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables iproute2 openssh-client e2fsprogs procps \
+LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables iproute2 iputils-ping openssh-client e2fsprogs procps \
   ca-certificates python3 python3-venv git mbpoll
 TEST_PACKAGES := postgresql curl
 
