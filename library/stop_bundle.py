@@ -27,7 +27,7 @@ options:
     type: dict
     required: true
   groups:
-    description: Stations by group name, so that a target may be a group.
+    description: Stations by group name, so that a target may be a group. The groups of a run are left out.
     type: dict
     default: {}
   profile_path:
@@ -98,7 +98,12 @@ def main() -> None:
         name: [host for host in members if host in params["stations"]]
         for name, members in params["groups"].items()
     }
-    groups = {name: members for name, members in groups.items() if members and name != "all"}
+    # A run's own groups (runbook_targets) are of this run only.
+    groups = {
+        name: members
+        for name, members in groups.items()
+        if members and name != "all" and not name.startswith("runbook_")
+    }
     try:
         bundle = bundles.build(params["system"], params["stations"], groups, params["profile_path"], now)
         changed, before = bundles.write_bundle(Path(params["path"]), bundle, dry_run=module.check_mode)

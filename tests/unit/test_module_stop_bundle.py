@@ -64,7 +64,8 @@ def bundle(directory: Path, *options: str) -> dict[str, Any]:
         "path": str(directory / "state" / "flux.json"),
         "system": "flux",
         "stations": "{{ hostvars | edge_stop_bundle(groups['stations']) }}",
-        "groups": "{{ groups }}",
+        # As within a runbook, which has groups of its own.
+        "groups": "{{ groups | combine({'runbook_targets': groups['stations']}) }}",
     }
     return module(directory, "stop_bundle", arguments, *options)
 

@@ -99,7 +99,7 @@ def test_a_killed_controller_comes_back(host: Any) -> None:
 
 def test_a_malformed_config_leaves_the_last_good_one_in_force(host: Any) -> None:
     path = "/etc/bess_controller/override.yaml"
-    host.run_expect([0], f"cp -a {path} /run/override.yaml")
+    host.run_expect([0], f"cp {path} /run/override.yaml")
     host.run_expect([0], f"sh -c 'echo controler: 3 > {path}'")
     try:
         host.run_expect([0], f"systemctl restart {UNIT}")
@@ -107,7 +107,7 @@ def test_a_malformed_config_leaves_the_last_good_one_in_force(host: Any) -> None
         assert "controler" in host.check_output(f"journalctl -u {UNIT} -n 30 --no-pager")
         assert within(10, lambda: time.time() - metric(host, "last_sample_timestamp_seconds") < 5)
     finally:
-        host.run_expect([0], f"cp -a /run/override.yaml {path}")
+        host.run_expect([0], f"cp /run/override.yaml {path}")
         host.run_expect([0], f"systemctl reload {UNIT}")
     assert within(10, lambda: metric(host, "config_valid") == 1)
 
