@@ -42,7 +42,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], Any], what: str, within_s: float = 30) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, within_s: float = 90) -> Any:
     """Return the condition's first true value; fail when it takes longer."""
     end = time.monotonic() + within_s
     while True:

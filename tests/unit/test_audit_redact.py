@@ -140,7 +140,8 @@ def test_long_values_are_cut() -> None:
 
 def test_no_text_takes_long() -> None:
     redactor = Redactor([SECRET])
-    began = time.monotonic()
+    # Processor time, since the machine may be busy; an expression that backtracks would take hours.
+    began = time.thread_time()
     for text in (
         "a" * 200_000,
         "http://" * 30_000,
@@ -150,4 +151,4 @@ def test_no_text_takes_long() -> None:
         "eyJ" * 60_000,
     ):
         redactor.text(text)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 60

