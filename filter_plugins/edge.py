@@ -57,6 +57,23 @@ def edge_health_checks(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dic
     return found
 
 
+def edge_stop_order_checks(waiting: Mapping[str, Any], hosts: Iterable[str]) -> list[dict[str, str]]:
+    """Return a critical check for each of these hosts that an emergency stop has not reached yet."""
+    return [
+        {
+            "name": "stop order",
+            "state": "critical",
+            "message": (
+                f"{host} was to be stopped ({waiting[host]['reason']}) and the order waits since "
+                f"{waiting[host]['since']}: {waiting[host]['why']}. Run edge_emergency_stop with "
+                "-e runbook_limit_pending=true, or withdraw it with edge_emergency_release"
+            ),
+        }
+        for host in hosts
+        if host in waiting
+    ]
+
+
 def edge_stop_plan(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> dict[str, Any]:
     """Return the ``devices`` to stop, and ``problems`` of the stations that nothing can be written to."""
     from stationkeeper.station import stopping
@@ -159,6 +176,7 @@ class FilterModule:
             "edge_controller_devices": edge_controller_devices,
             "edge_simulator_devices": edge_simulator_devices,
             "edge_health_checks": edge_health_checks,
+            "edge_stop_order_checks": edge_stop_order_checks,
             "edge_doors": edge_doors,
             "edge_offline_result": edge_offline_result,
             "edge_stop_bundle": edge_stop_bundle,

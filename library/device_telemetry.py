@@ -60,6 +60,10 @@ options:
     description: How long to wait for the rows, in seconds.
     type: float
     default: 0
+  look_back_hours:
+    description: How old a row may be to count as sent, where devices are looked for that should not send.
+    type: float
+    default: 168
 attributes:
   check_mode:
     description: Reads only, so it does the same.
@@ -106,7 +110,15 @@ never:
   returned: success
   type: list
   elements: str
+checks:
+  description: RV(unknown) and RV(retired) as health checks, each with name, state and message.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: registry, state: ok, message: nobody sends who should not}]
 """
+
+from datetime import timedelta
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -129,6 +141,7 @@ def main() -> None:
             "devices": {"type": "list", "elements": "str", "default": []},
             "since": {"type": "str"},
             "wait_s": {"type": "float", "default": 0},
+            "look_back_hours": {"type": "float", "default": 168},
         },
         supports_check_mode=True,
     )
@@ -146,7 +159,7 @@ def main() -> None:
             last = wait_for_rows(params["database"], params["devices"], since, params["wait_s"])
             silent = sorted(name for name, time in last.items() if time is None or time < since)
         with reading(params["database"]) as connection:
-            found = strangers(connection)
+            found = strangers(connection, look_back=timedelta(hours=params["look_back_hours"]))
     except TelemetryError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
@@ -154,6 +167,11 @@ def main() -> None:
         last={name: time.isoformat() if time else None for name, time in last.items()},
         silent=silent,
         **found.as_dict(),
+        checks=[
+            {"name": "registry", "state": "degraded", "message": text}
+            for text in (*found.unknown, *found.retired)
+        ]
+        or [{"name": "registry", "state": "ok", "message": "nobody sends who should not"}],
     )
 
 

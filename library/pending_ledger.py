@@ -57,6 +57,11 @@ hosts:
   returned: success
   type: list
   elements: str
+waiting:
+  description: For each host that waits, C(why), C(reason) and C(since) (RFC 3339).
+  returned: success
+  type: dict
+  sample: {wlce: {why: not latched, reason: smoke in the container, since: "2026-01-31T12:00:00+00:00"}}
 path:
   description: The ledger's file.
   returned: success
@@ -95,6 +100,10 @@ def main() -> None:
     module.exit_json(
         changed=before != after,
         hosts=sorted(after),
+        waiting={
+            host: {"why": entry.why, "reason": entry.reason, "since": entry.since}
+            for host, entry in sorted(after.items())
+        },
         path=str(ledger.path),
         diff={"before": "\n".join(sorted(before)) + "\n", "after": "\n".join(sorted(after)) + "\n"},
     )

@@ -56,13 +56,16 @@ def test_strangers_on_both_sides_are_reported(database: Connection) -> None:
     add_rows(database, confused, minutes_ago(2), kind="meter")
     add_rows(database, confused, minutes_ago(2), kind="bess")
     add_rows(database, NOBODY, minutes_ago(5, 4), kind="meter")
-    found = strangers(database)
+    found = strangers(database, look_back=timedelta(days=7))
     assert [text.split(" sends ")[0] for text in found.unknown] == [
         "METER",
         f"{NOBODY} is not registered and",
     ]
     assert [text.split(" was ")[0] for text in found.retired] == ["GONE"]
     assert found.never == ("MUTE has never sent a row",)
+    lately = strangers(database, look_back=timedelta(minutes=3))
+    assert [text.split(" sends ")[0] for text in lately.unknown] == ["METER"]
+    assert lately.retired == ()
 
 
 def test_rows_are_awaited_until_every_device_has_one(

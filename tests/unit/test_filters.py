@@ -14,10 +14,10 @@ from stationkeeper.registry.identity import device_id
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def filters() -> dict[str, Any]:
+def load(name: str) -> dict[str, Any]:
+    """Return the filters of a file in filter_plugins/."""
     specification = importlib.util.spec_from_file_location(
-        "sk_filters", ROOT / "filter_plugins/stationkeeper.py"
+        f"sk_{name}_filters", ROOT / f"filter_plugins/{name}.py"
     )
     assert specification
     assert specification.loader
@@ -25,6 +25,11 @@ def filters() -> dict[str, Any]:
     specification.loader.exec_module(module)
     found: dict[str, Any] = module.FilterModule().filters()
     return found
+
+
+@pytest.fixture(scope="module")
+def filters() -> dict[str, Any]:
+    return load("stationkeeper")
 
 
 def test_device_id_is_the_package_s_and_a_declared_one_wins(filters: dict[str, Any]) -> None:
@@ -58,3 +63,13 @@ def test_migrations(filters: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "0002_late.sql").write_text("SELECT 1")
     with pytest.raises(AnsibleFilterError, match="0001 is missing"):
         read(str(tmp_path))
+
+
+def test_a_stop_order_that_waits_is_critical() -> None:
+    waiting = {"wlce": {"why": "not latched", "reason": "smoke", "since": "2026-01-31T12:00:00+00:00"}}
+    checks = load("edge")["edge_stop_order_checks"]
+    (check,) = checks(waiting, ["hmce", "wlce"])
+    assert (check["name"], check["state"]) == ("stop order", "critical")
+    assert check["message"].startswith("wlce was to be stopped (smoke)")
+    assert "runbook_limit_pending=true" in check["message"]
+    assert checks(waiting, ["hmce"]) == []

@@ -95,6 +95,8 @@ def test_pending_ledger(tmp_path: Path) -> None:
     assert not (tmp_path / "pending").exists()
     written = call("pending_ledger", **arguments)
     assert (written["changed"], written["hosts"]) == (True, ["wlce"])
+    waiting = {"why": "silent", "reason": "upgrade", "since": entry["since"]}
+    assert written["waiting"] == {"wlce": waiting}
     assert not call("pending_ledger", **arguments)["changed"]
     done = call("pending_ledger", directory=arguments["directory"], runbook="edge_upgrade", absent=["wlce"])
     assert (done["changed"], done["hosts"]) == (True, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from stationkeeper.telemetry import freshness
@@ -14,17 +14,15 @@ from stationkeeper.telemetry.source import READINGS, REGISTRY, TelemetryError, r
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
-# How far back rows are looked at for devices that nobody registered.
-LOOK_BACK = "7 days"
 POLL_S = 1.0
 
 # From one device to the next along the primary key: the rows between are not read.
 _SENDERS = """
 WITH RECURSIVE sender AS (
-    (SELECT device_id FROM {readings} WHERE time > now() - %(look_back)s::interval ORDER BY device_id LIMIT 1)
+    (SELECT device_id FROM {readings} WHERE time > now() - %(look_back)s ORDER BY device_id LIMIT 1)
     UNION ALL
     SELECT (SELECT x.device_id FROM {readings} x
-            WHERE x.device_id > s.device_id AND x.time > now() - %(look_back)s::interval
+            WHERE x.device_id > s.device_id AND x.time > now() - %(look_back)s
             ORDER BY x.device_id LIMIT 1)
     FROM sender s WHERE s.device_id IS NOT NULL)
 SELECT s.device_id::text, r.name, r.active_to, l.time
@@ -59,12 +57,14 @@ class Strangers:
         return {key: list(value) for key, value in asdict(self).items()}
 
 
-def strangers(connection: Connection, *, schema: str = "flux", timeout_s: float = 30.0) -> Strangers:
-    """Compare registry and telemetry of the last seven days. Raises TelemetryError."""
+def strangers(
+    connection: Connection, *, look_back: timedelta, schema: str = "flux", timeout_s: float = 30.0
+) -> Strangers:
+    """Compare the registry with who sent within ``look_back`` of now. Raises TelemetryError."""
     unknown, retired = [], []
     with snapshot(connection, timeout_s=timeout_s) as cursor:
         for kind, table in READINGS.items():
-            values = {"type": kind, "look_back": LOOK_BACK}
+            values = {"type": kind, "look_back": look_back}
             cursor.execute(_query(_SENDERS, schema, table), values)
             for identifier, name, active_to, last in cursor.fetchall():
                 when = last.isoformat()
