@@ -76,6 +76,12 @@ options:
     description: Whether devices in commissioning are to be commanded from now on.
     type: bool
     default: false
+  commissioned_elsewhere:
+    description: >-
+      Whether O(enable_writes) is planned without a report of M(device_commissioning) on this control node, in
+      C(commissioning) of the state directory.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Reads only, so it does the same.
@@ -119,6 +125,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
+    from stationkeeper.commissioning.session import commissioned
     from stationkeeper.devices.adding import plan_addition
     from stationkeeper.devices.arguments import DATABASE
     from stationkeeper.devices.declarations import Station
@@ -155,6 +162,7 @@ def main() -> None:
             "devices": {"type": "list", "elements": "str", "default": []},
             "intent": {"type": "str", "choices": ["add", "remove"], "required": True},
             "enable_writes": {"type": "bool", "default": False},
+            "commissioned_elsewhere": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -179,7 +187,13 @@ def main() -> None:
         found = {station: asdict(plan) for station, plan in removals.items()}
     else:
         additions = plan_addition(
-            system, stations, rows, targets, names, enable_writes=params["enable_writes"]
+            system,
+            stations,
+            rows,
+            targets,
+            names,
+            enable_writes=params["enable_writes"],
+            commissioned=None if params["commissioned_elsewhere"] else commissioned(),
         )
         found = {station: {**asdict(plan), "changes": plan.changes} for station, plan in additions.items()}
     module.exit_json(changed=False, now=now, stations=found)

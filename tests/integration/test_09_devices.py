@@ -100,11 +100,27 @@ def test_site_finds_nothing_to_change(flux: LabSystem, declaration: Path) -> Non
 
 
 @pytest.mark.criterion("DV-3")
-def test_writes_are_enabled_by_a_run_of_its_own(flux: LabSystem, declaration: Path) -> None:
+def test_writes_are_enabled_by_a_run_of_its_own_after_a_commissioning(
+    flux: LabSystem, declaration: Path
+) -> None:
     declare(declaration)
     refused = run(flux, "device_add")
     assert refused.code != 0
     assert "enable_writes=true" in refused.output
+    refused = run(flux, "device_add", enable_writes=True)
+    assert refused.code != 0
+    assert "no report of a device_commission that passed" in " ".join(refused.output.split())
+    assert writes(flux, 11) == 0
+
+    declare(declaration, writes_enabled=False)
+    play = run(flux, "device_commission", device=NAMES[0])
+    assert play.code == 0, play.output[-5000:]
+    assert "passed, left at 0 kW" in " ".join(play.output.split())
+    assert writes(flux, 11) > 0
+    assert flux.mbpoll(STATION, 11, "holding", 0, 2) == [0, 0]
+    assert abs(flux.power_kw(STATION, 11)) <= 1
+
+    declare(declaration)
     play = run(flux, "device_add", enable_writes=True)
     assert play.code == 0, play.output[-5000:]
     flux.wait("a set-point", lambda: flux.mbpoll(STATION, 11, "holding", 0, 2) != [0, 0], timeout_s=60)

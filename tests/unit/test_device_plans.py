@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stationkeeper.commissioning.session import commissioned, write_report
+from stationkeeper.commissioning.types import Check, Report
 from stationkeeper.devices.adding import Addition, plan_addition
 from stationkeeper.devices.declarations import Station, address
 from stationkeeper.devices.removing import Removal, plan_removal
@@ -97,6 +100,35 @@ def test_a_new_battery_comes_in_read_only_and_is_enabled_by_a_run_of_its_own() -
         *BASE, enabled, battery("W-B3", 5, writes_enabled=False), known=commissioning, enable_writes=True
     )
     assert "in a run of its own" in both.problems[0]
+
+
+@pytest.mark.criterion("DV-3")
+def test_writes_are_enabled_only_for_what_was_commissioned_at_that_address(tmp_path: Path) -> None:
+    def enable() -> list[str]:
+        (plan,) = plan_addition(
+            "flux",
+            [station(*BASE, battery("W-B2", 3))],
+            rows(*BASE, NEW),
+            ["wlce"],
+            enable_writes=True,
+            commissioned=commissioned(tmp_path),
+        ).values()
+        return plan.problems
+
+    def report(unit: int, *, passed: bool) -> None:
+        found = Report("W-B2", f"192.0.2.21:502 unit {unit}", 5.0, [Check("identity", passed, "")])
+        write_report(found, {}, tmp_path / str(unit))
+        for path in (tmp_path / str(unit)).iterdir():
+            path.rename(tmp_path / f"{unit}-{passed}.json")
+
+    report(4, passed=True)
+    report(3, passed=False)
+    (tmp_path / "cut short.json").write_text("{")
+    (problem,) = enable()
+    assert "no report of a device_commission that passed at 192.0.2.21:502 unit 3" in problem
+    assert "commissioned_elsewhere=true" in problem
+    report(3, passed=True)
+    assert enable() == []
 
 
 @pytest.mark.criterion("DV-2")

@@ -77,6 +77,19 @@ def write_report(report: Report, about: dict[str, Any], directory: Path | None =
     return path
 
 
+def commissioned(directory: Path | None = None) -> set[tuple[str, str]]:
+    """Return device name and endpoint of every report that passed; those that cannot be read do not count."""
+    found = set()
+    for path in sorted((directory or state_directory() / "commissioning").glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["passed"] is True:
+                found.add((content["device"], content["endpoint"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
 def _client(target: Target, options: Options) -> StrictClient:
     gap_s = target.profile.min_request_gap_ms / 1000
     return StrictClient(target.host, target.port, options.timeout_s, options.timeout_s, min_gap_s=gap_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,12 @@ def plan_addition(
     names: Sequence[str] = (),
     *,
     enable_writes: bool = False,
+    commissioned: Collection[tuple[str, str]] | None = None,
 ) -> dict[str, Addition]:
-    """Return the plan of each target station. ``names`` selects declared devices; all when it is empty."""
+    """Return the plan of each target station. ``names`` selects declared devices; all when it is empty.
+
+    ``commissioned`` are name and endpoint of the batteries that passed; None when nobody is to ask for it.
+    """
     usable, problems = examine(system, stations)
     known = {row.id: row for row in registered}
     plans = {}
@@ -51,6 +55,8 @@ def plan_addition(
         plan = Addition(list(problems[target]))
         for device in own:
             _place(plan, device, known, selected=not names or device.row.name in names, enable=enable_writes)
+        if enable_writes and commissioned is not None:
+            plan.problems += _uncommissioned(plan, own, commissioned)
         plan.problems += _clashes(plan, own, registered)
         if not plan.before:
             plan.problems.insert(
@@ -107,6 +113,22 @@ def _place(
     plan.after.append(device.item)
     if selected:
         plan.serving.append(name)
+
+
+def _uncommissioned(
+    plan: Addition, own: Sequence[Declared], commissioned: Collection[tuple[str, str]]
+) -> list[str]:
+    found = []
+    for device in own:
+        _, host, port, unit = address(device.station, device.item["modbus"])
+        endpoint = f"{host}:{port} unit {unit}"
+        if device.row.name in plan.enabling and (device.row.name, endpoint) not in commissioned:
+            found.append(
+                f"device {device.row.name}: this control node has no report of a device_commission that "
+                f"passed at {endpoint}; run it, or say with commissioned_elsewhere=true that another one has "
+                "the report"
+            )
+    return found
 
 
 def _clashes(plan: Addition, own: Sequence[Declared], registered: Sequence[Row]) -> list[str]:
