@@ -302,9 +302,11 @@ def test_a_power_cut_within_the_trial_leaves_the_way_back_to_the_station_itself(
         flux.wait(
             "the trial", lambda: flux.on_host(CANARY, *marker, check=False).returncode == 0, timeout_s=240
         )
+        flux.wait("the new version", lambda: package_release(flux, CANARY) == crashing_version, timeout_s=60)
+        flux.wait("the new version's controller", lambda: in_charge(flux, CANARY), timeout_s=120)
         flux.labctl("power-cut", CANARY, "--for", "3")
 
-    # However slow this machine is, the power goes while the trial is watched and before the crash.
+    # However slow or fast this machine is: the power goes while the trial is watched, and before the crash.
     flux.on_host(CANARY, "touch", SLOW)
     cutter = threading.Thread(target=cut)
     cutter.start()
