@@ -63,7 +63,7 @@ def test_strangers_on_both_sides_are_reported(database: Connection) -> None:
     ]
     assert [text.split(" was ")[0] for text in found.retired] == ["GONE"]
     assert found.never == ("MUTE has never sent a row",)
-    lately = strangers(database, look_back=timedelta(minutes=3))
+    lately = strangers(database, look_back=datetime.now(UTC) - NOW + timedelta(minutes=3))
     assert [text.split(" sends ")[0] for text in lately.unknown] == ["METER"]
     assert lately.retired == ()
 
