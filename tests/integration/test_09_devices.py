@@ -62,6 +62,11 @@ def writes(flux: LabSystem, unit: int) -> int:
     return sum(e["unit"] == unit and e["function"] in WRITES for e in map(json.loads, log.splitlines()))
 
 
+def stop_bundle(flux: LabSystem) -> str:
+    """What `stationkeeper stop` knows of the system without Ansible."""
+    return next((flux.state / "stop_bundle").glob("*.json")).read_text()
+
+
 def run(flux: LabSystem, runbook: str, *options: str, **inputs: Any) -> Any:
     return flux.playbook(runbook, {"target": STATION, "reason": "ring 4", **inputs}, *options)
 
@@ -82,11 +87,14 @@ def test_a_battery_joins_read_only(flux: LabSystem, declaration: Path) -> None:
     before = flux.on_host(STATION, "cat", CONFIG).stdout
     preview = run(flux, "device_add", "--check")
     assert preview.code == 0, preview.output[-5000:]
+    assert f"would be {', '.join(NAMES)}" in " ".join(preview.output.split())
     assert (flux.on_host(STATION, "cat", CONFIG).stdout, registry(flux)) == (before, {})
+    assert NAMES[0] not in stop_bundle(flux)
     play = run(flux, "device_add")
     assert play.code == 0, play.output[-5000:]
     assert registry(flux) == {NAMES[0]: (None, "false"), NAMES[1]: (None, None)}
-    assert writes(flux, 11) == 0
+    assert writes(flux, 11) == 0, "a battery in commissioning was written to"
+    assert NAMES[0] in stop_bundle(flux)
     again = run(flux, "device_add")
     assert again.code == 0, again.output[-5000:]
     assert again.changed == {}
@@ -94,7 +102,8 @@ def test_a_battery_joins_read_only(flux: LabSystem, declaration: Path) -> None:
 
 @pytest.mark.criterion("DV-1")
 def test_site_finds_nothing_to_change(flux: LabSystem, declaration: Path) -> None:
-    play = flux.playbook("site", {})
+    # The station, and where its devices are known besides.
+    play = flux.playbook("site", None, "--limit", f"localhost,{STATION},fluxdb,fluxhub")
     assert play.code == 0, play.output[-5000:]
     assert play.changed == {}
 
@@ -123,6 +132,7 @@ def test_writes_are_enabled_by_a_run_of_its_own_after_a_commissioning(
     declare(declaration)
     play = run(flux, "device_add", enable_writes=True)
     assert play.code == 0, play.output[-5000:]
+    assert registry(flux)[NAMES[0]] == (None, None)
     flux.wait("a set-point", lambda: flux.mbpoll(STATION, 11, "holding", 0, 2) != [0, 0], timeout_s=60)
 
 
@@ -136,6 +146,11 @@ def test_it_leaves_at_a_proven_zero_and_its_rows_stay(flux: LabSystem, declarati
     play = run(flux, "device_remove", confirm=STATION, **inputs)
     assert play.code == 0, play.output[-5000:]
     assert "VERIFIED_ZERO" in play.output
+    assert NAMES[0] not in flux.on_host(STATION, "cat", CONFIG).stdout
+    assert NAMES[0] not in stop_bundle(flux)
+    assert sorted(path.name.split("_")[0] for path in (flux.state / "archive").rglob("*.csv")) == sorted(
+        NAMES
+    )
     assert all(end for end, _ in registry(flux).values())
     kept = flux.query(
         "SELECT count(*) FROM flux.mg_bess_readings WHERE device_id ="
