@@ -42,7 +42,7 @@ def test_malformed_configuration_on_a_station_leaves_the_last_good_one_in_force(
         assert 'stationkeeper_config_valid{site="HMCE"} 0.0' in metrics
         journal = flux.on_host("hmce", "journalctl", "-u", "bess_controller", "-n", "60", "-o", "cat").stdout
         assert "config.yaml" in journal
-        health = flux.playbook("check_health")
+        health = flux.playbook("check_health", {"target": "hmce"})
         assert health.code != 0
         assert "hmce" in health.output
     finally:

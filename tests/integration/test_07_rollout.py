@@ -22,6 +22,8 @@ from stationkeeper.station import wheelhouse
 from system import ROOT, LabSystem, Play
 
 CANARY, *LATER = STATIONS = ("hmce", "lfce", "wlce")
+# Enough for a change that is good. What the watch finds is shown with the runbooks' own, longer times.
+WATCH_S = 8
 NOBODY_DOWN = "python3 -I /root/rollout_watch.py"
 SLOW = "/run/crashing_version_is_slow"
 LATCH = "/var/lib/bess_controller/latch/emergency_stop.json"
@@ -127,7 +129,13 @@ def _as_it_was(flux: LabSystem) -> Iterator[None]:
     flux.on_host(CANARY, "rm", "-f", LATCH)
     play = flux.playbook(
         "edge_tune",
-        {"target": "all", "reason": "ring 4 is over", "clear": ["batch_size"], "settings": {"metrics": None}},
+        {
+            "target": "all",
+            "reason": "ring 4 is over",
+            "clear": ["batch_size"],
+            "settings": {"metrics": None},
+            "watch_s": WATCH_S,
+        },
     )
     assert play.code == 0, play.output[-5000:]
 
@@ -170,6 +178,7 @@ def test_nonsense_is_refused_before_any_station(
 def test_tuning_reaches_every_station_and_a_second_run_changes_nothing(flux: LabSystem) -> None:
     before = {station: config_hash(flux, station) for station in STATIONS}
     variables = {"target": "all", "reason": "ring 4", "batch_size": 150, "canary": CANARY, "wave_size": 2}
+    variables |= {"watch_s": WATCH_S}
     play = flux.playbook("edge_tune", variables)
     assert play.code == 0, play.output[-5000:]
     state = state_of(flux, play)
@@ -354,9 +363,9 @@ def test_a_backup_is_whole_holds_no_secret_and_is_not_made_twice(flux: LabSystem
 
 def test_a_restore_needs_a_confirmation_and_brings_the_backup_back(flux: LabSystem) -> None:
     kept, before = config_release(flux, CANARY), override(flux, CANARY)
-    tuned = flux.playbook("edge_tune", {"target": CANARY, "reason": "ring 4", "batch_size": 175})
+    variables = {"target": CANARY, "reason": "ring 4", "watch_s": WATCH_S}
+    tuned = flux.playbook("edge_tune", {**variables, "batch_size": 175})
     assert tuned.code == 0, tuned.output[-5000:]
-    variables = {"target": CANARY, "reason": "ring 4"}
     refused = flux.playbook("edge_config_restore", variables)
     assert refused.code != 0
     assert "confirm" in refused.output
