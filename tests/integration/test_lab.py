@@ -71,7 +71,7 @@ class Bench:
         return next(entry for entry in hosts if entry["name"] == host)
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Wait until something is true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -189,7 +189,7 @@ def test_reboot_from_inside(bench: Bench) -> None:
 def test_power_cut_heals_itself(bench: Bench) -> None:
     before = bench.boot("first")
     bench.ssh("first", "echo kept > ~/kept; sync")
-    bench.labctl("power-cut", "first", "--for", "3")
+    bench.labctl("power-cut", "first", "--for", "10")
     assert bench.host_state("first")["state"] == "power cut"
     assert bench.boot("first") == ""
     wait_for(lambda: bench.boot("first") not in ("", before))
@@ -204,39 +204,39 @@ def test_poweroff_from_inside_stays_off_until_up(bench: Bench) -> None:
 
 
 def test_cut_heals_itself_and_leaves_the_control_node(bench: Bench) -> None:
-    bench.labctl("cut", "first", "--for", "5")
+    bench.labctl("cut", "first", "--for", "20")
     assert bench.ssh("first", "ping -q -c1 -W1 second").returncode != 0
     assert bench.ssh("second", "ping -q -c1 -W1 first").returncode != 0
     assert bench.ssh("first", "ping -q -c1 -W1 10.78.60.21").returncode == 0
     assert bench.host_state("first")["faults"]
-    wait_for(lambda: bench.ssh("first", "ping -q -c1 -W1 second").returncode == 0, 10)
+    wait_for(lambda: bench.ssh("first", "ping -q -c1 -W1 second").returncode == 0)
     assert bench.host_state("first")["faults"] == []
 
 
 def test_cut_from_the_control_node(bench: Bench) -> None:
-    bench.labctl("cut", "first", "--for", "4", "--peer", "second", "--control")
+    bench.labctl("cut", "first", "--for", "10", "--peer", "second", "--control")
     assert bench.boot("first") == ""
-    wait_for(lambda: bench.boot("first") != "", 10)
+    wait_for(lambda: bench.boot("first") != "")
 
 
 def test_freeze_heals_itself_though_the_caller_is_killed(bench: Bench) -> None:
     caller = subprocess.Popen(
-        bench.command("freeze", "first", "--for", "4"), env=bench.environment, start_new_session=True
+        bench.command("freeze", "first", "--for", "10"), env=bench.environment, start_new_session=True
     )
-    wait_for(lambda: bench.host_state("first")["faults"] != [], 5)
+    wait_for(lambda: bench.host_state("first")["faults"] != [])
     os.killpg(caller.pid, signal.SIGKILL)
     caller.wait()
-    wait_for(lambda: bench.boot("first") != "", 15)
+    wait_for(lambda: bench.boot("first") != "")
 
 
 def test_full_disk_heals_itself(bench: Bench) -> None:
     assert "has no disk of its own" in bench.refused("fill-disk", "first", "--for", "3")
     assert "not on the host's disk" in bench.refused("fill-disk", "second", "--for", "3", "--path", "/run")
-    bench.labctl("fill-disk", "second", "--for", "4")
+    bench.labctl("fill-disk", "second", "--for", "20")
     write = "sudo dd if=/dev/zero of=/var/lib/probe bs=1M count=5"
     assert "No space left" in bench.ssh("second", write).stderr
     assert bench.ssh("second", "df --output=pcent / | tail -1").stdout.strip() == "100%"
-    wait_for(lambda: bench.ssh("second", write).returncode == 0, 10)
+    wait_for(lambda: bench.ssh("second", write).returncode == 0)
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "nspawn"])
@@ -303,6 +303,6 @@ def test_down_leaves_nothing_behind(bench: Bench) -> None:
     bench.labctl("freeze", "first", "--for", "600")
     assert all(left_over()[kind] for kind in ("processes", "links", "tables", "mounts", "groups", "run"))
     bench.labctl("down", "--purge")
-    wait_for(lambda: left_over()["processes"] == [], 5)
+    wait_for(lambda: left_over()["processes"] == [])
     assert {kind: found for kind, found in left_over().items() if found} == {}
     assert not Path("/var/lib/stationkeeper-lab", NAME).exists()
