@@ -87,16 +87,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE
 
 try:
     from stationkeeper.devices.archive import archive
-    from stationkeeper.devices.arguments import DATABASE
     from stationkeeper.telemetry.source import TelemetryError
 
     MISSING = None
 except ImportError as error:
     MISSING = str(error)
-    DATABASE = {}
 
 
 def main() -> None:

@@ -123,11 +123,11 @@ from datetime import UTC
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE
 
 try:
     from stationkeeper.commissioning.session import commissioned
     from stationkeeper.devices.adding import plan_addition
-    from stationkeeper.devices.arguments import DATABASE
     from stationkeeper.devices.declarations import Station
     from stationkeeper.devices.removing import plan_removal
     from stationkeeper.registry import rows as registry
@@ -136,7 +136,6 @@ try:
     MISSING = None
 except ImportError as error:
     MISSING = str(error)
-    DATABASE = {}
 
 
 def _registry(database: dict[str, Any]) -> tuple[list[Any], str]:

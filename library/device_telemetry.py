@@ -121,16 +121,15 @@ checks:
 from datetime import timedelta
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE
 
 try:
-    from stationkeeper.devices.arguments import DATABASE
     from stationkeeper.devices.telemetry import strangers, wait_for_rows
     from stationkeeper.telemetry.source import TelemetryError, parse_time, reading
 
     MISSING = None
 except ImportError as error:
     MISSING = str(error)
-    DATABASE = {}
 
 
 def main() -> None:

@@ -110,6 +110,7 @@ checks:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE
 
 try:
     from stationkeeper.telemetry import freshness, source
@@ -117,20 +118,6 @@ try:
     MISSING = None
 except ImportError as error:
     MISSING = str(error)
-
-DATABASE = {
-    "hosts": {"type": "list", "elements": "str", "required": True},
-    "port": {"type": "int", "default": 5432},
-    "name": {"type": "str", "required": True},
-    "user": {"type": "str", "required": True},
-    "password": {"type": "str", "no_log": True},
-    "sslmode": {
-        "type": "str",
-        "default": "prefer",
-        "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
-    },
-    "sslrootcert": {"type": "path"},
-}
 
 
 def main() -> None:

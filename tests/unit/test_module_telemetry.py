@@ -26,17 +26,20 @@ def connection(postgres_settings: dict[str, Any]) -> Iterator[Connection]:
     opened.close()
 
 
-def run(folder: Path, module: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+def run(
+    folder: Path, module: str, check: bool = False, package: Path = ROOT / "src", **arguments: Any
+) -> dict[str, Any]:
     """Run a module once on this machine and return its result."""
     (folder / "ansible.cfg").touch()
     environment = os.environ | {
         "ANSIBLE_LIBRARY": str(ROOT / "library"),
+        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
         "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
         "ANSIBLE_LOCALHOST_WARNING": "false",
         "ANSIBLE_INJECT_INVOCATION": "true",
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": str(package),
     }
     program = Path(sys.executable).parent / "ansible"
     command = [program, "localhost", "-m", module, "-a", json.dumps(arguments)]
@@ -47,6 +50,17 @@ def run(folder: Path, module: str, check: bool = False, **arguments: Any) -> dic
     assert password not in done.stdout + done.stderr
     result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
     return result
+
+
+@pytest.mark.parametrize("module", ["device_telemetry", "telemetry_freshness"])
+def test_without_the_package_the_error_names_it_and_hides_the_password(module: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken/stationkeeper/__init__.py"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("raise ImportError('no such package')")
+    database = {"hosts": ["127.0.0.1"], "name": "flux", "user": "flux_reader", "password": "tell-nobody"}
+    result = run(tmp_path, module, package=tmp_path / "broken", database=database)
+    assert "make setup" in result["msg"]
+    assert result["invocation"]["module_args"]["database"]["user"] == "flux_reader"
 
 
 def test_gaps_are_a_result_in_both_modes(

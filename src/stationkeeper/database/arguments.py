@@ -1,8 +1,14 @@
-"""The argument that every device module has: how to reach the database."""
+"""The argument of a module that asks the database: how to reach it.
+
+Standard library only: Ansible ships this file with the module, so that the password is known as one, and the
+error is about the package, also where the package is missing.
+"""
+
+from __future__ import annotations
 
 from typing import Any
 
-from stationkeeper.database.connection import DEFAULT_PORT, SSL_MODES
+from .connection import DEFAULT_PORT, SSL_MODES
 
 DATABASE: dict[str, Any] = {
     "hosts": {"type": "list", "elements": "str", "required": True},
