@@ -17,37 +17,6 @@ author: Stationkeeper
 options:
   database:
     description: Connection of a database user that may read telemetry.
-    type: dict
-    required: true
-    suboptions:
-      hosts:
-        description: Hosts; libpq takes the one that is the primary.
-        type: list
-        elements: str
-        required: true
-      port:
-        description: TCP port.
-        type: int
-        default: 5432
-      name:
-        description: Name of the database.
-        type: str
-        required: true
-      user:
-        description: Database user.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-      sslmode:
-        description: Mode of TLS as libpq understands it.
-        type: str
-        default: prefer
-        choices: [disable, allow, prefer, require, verify-ca, verify-full]
-      sslrootcert:
-        description: File with the certificates of the authorities that O(database.sslmode) verifies with.
-        type: path
   devices:
     description: Names of the devices to wait for. None when empty.
     type: list
@@ -64,6 +33,7 @@ options:
     description: How old a row may be to count as sent, where devices are looked for that should not send.
     type: float
     default: 168
+extends_documentation_fragment: [database]
 attributes:
   check_mode:
     description: Reads only, so it does the same.

@@ -16,37 +16,6 @@ author: Stationkeeper
 options:
   database:
     description: Connection of a user that may read telemetry.
-    type: dict
-    required: true
-    suboptions:
-      hosts:
-        description: Hosts; libpq takes the one that is the primary.
-        type: list
-        elements: str
-        required: true
-      port:
-        description: TCP port.
-        type: int
-        default: 5432
-      name:
-        description: Name of the database.
-        type: str
-        required: true
-      user:
-        description: Database user.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-      sslmode:
-        description: Mode of TLS as libpq understands it.
-        type: str
-        default: prefer
-        choices: [disable, allow, prefer, require, verify-ca, verify-full]
-      sslrootcert:
-        description: File with the certificates of the authorities that O(database.sslmode) verifies with.
-        type: path
   schema:
     description: Schema of the telemetry tables.
     type: str
@@ -68,6 +37,7 @@ options:
     description: Seconds that a row may take to arrive.
     type: float
     default: 30
+extends_documentation_fragment: [database]
 attributes:
   check_mode:
     description: Reads only, so it does the same.

@@ -20,37 +20,6 @@ author: Stationkeeper
 options:
   database:
     description: Connection of a user that may read telemetry.
-    type: dict
-    required: true
-    suboptions:
-      hosts:
-        description: Hosts; libpq takes the one that is the primary.
-        type: list
-        elements: str
-        required: true
-      port:
-        description: TCP port.
-        type: int
-        default: 5432
-      name:
-        description: Name of the database.
-        type: str
-        required: true
-      user:
-        description: Database user.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-      sslmode:
-        description: Mode of TLS as libpq understands it.
-        type: str
-        default: prefer
-        choices: [disable, allow, prefer, require, verify-ca, verify-full]
-      sslrootcert:
-        description: File with the certificates of the authorities that O(database.sslmode) verifies with.
-        type: path
   schema:
     description: Schema of the telemetry tables.
     type: str
@@ -86,6 +55,7 @@ options:
       - They stand in the station's configuration, not in the database, so the caller has to give them.
     type: dict
     default: {}
+extends_documentation_fragment: [database]
 attributes:
   check_mode:
     description: Reads only, so it does the same.

@@ -18,6 +18,7 @@ OWN_MODULES = {"sample_thing"}
 RUNBOOK = "playbooks/sample_work.yml"
 ROLE = "roles/sample"
 MODULE = "library/sample_thing.py"
+FRAGMENT = "doc_fragments/sample.py"
 
 
 def problems_of(root: Path) -> list[str]:
@@ -187,6 +188,9 @@ BREAKS = {
         MODULE, '"name": {', '"title": {}, "name": {', "option title is in the argument spec"
     ),
     "ghost option": Break(MODULE, "  count:\n", "  number:\n", "option number is documented, but not in"),
+    "ghost fragment": Break(MODULE, "[sample.named]", "[sample]", "no documentation fragment sample"),
+    "ghost fragment file": Break(MODULE, "[sample.", "[simple.", "no documentation fragment simple.named"),
+    "ghost option of a fragment": Break(FRAGMENT, "  name:\n", "  title:\n", "option title is documented"),
     # Pages.
     "stale page": Break(
         "docs/runbooks/sample_work.md", "24", "25", "docs/runbooks/sample_work.md is out of date"

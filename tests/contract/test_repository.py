@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import ansible_collections
 import pytest
@@ -79,6 +80,17 @@ def test_ansible_reads_every_module(root: Path, ansible_environment: Environment
     assert done.returncode == 0, done.stderr
     documented = json.loads(done.stdout)
     assert [name for name in names if not documented.get(name, {}).get("doc")] == [], done.stderr
+    for path in MODULES:
+        shown = documented[path.stem]["doc"].get("options") or {}
+        assert option_names(shown) == option_names(modules.documented_options(path)), path.stem
+
+
+def option_names(options: dict[str, Any], prefix: str = "") -> set[str]:
+    """The names of all options, with the suboptions below them."""
+    names = {prefix + name for name in options}
+    for name, option in options.items():
+        names |= option_names(option.get("suboptions") or {}, f"{prefix}{name}.")
+    return names
 
 
 def test_playbooks_parse_without_deprecation(root: Path, ansible_environment: Environment) -> None:

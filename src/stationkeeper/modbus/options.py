@@ -1,6 +1,6 @@
 """Argument specifications of the modules modbus_read and modbus_write. Standard library only.
 
-The pages of the modules repeat them, and a test holds them equal.
+Their documentation (doc_fragments/modbus.py) repeats them, and a test holds them equal.
 """
 
 from __future__ import annotations

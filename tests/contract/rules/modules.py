@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def module_problems(path: Path) -> list[str]:
         for name, value in (documents.get("RETURN") or {}).items()
         if not (value or {}).get("description")
     ]
-    options = documentation.get("options") or {}
+    options, missing = _with_fragments(path.parents[1] / "doc_fragments", documentation)
+    problems += [f"{where}: there is no documentation fragment {name}" for name in missing]
     plugin = path.parents[1] / "action_plugins" / path.name
     if "def main(" not in path.read_text(encoding="utf-8"):
         return problems + _plugin_problems(where, plugin, set(options))
@@ -52,6 +54,28 @@ def module_problems(path: Path) -> list[str]:
     if (support in {"full", "partial"}) != checks:
         problems.append(f"{where}: check mode support is {support!r}, but supports_check_mode is {checks}")
     return problems + _option_problems(where, options, spec)
+
+
+def documented_options(path: Path) -> dict[str, Any]:
+    """The options that the documentation of a module in library/ has, with those of its fragments."""
+    documentation = yaml.safe_load(_constants(path)["DOCUMENTATION"])
+    return _with_fragments(path.parents[1] / "doc_fragments", documentation)[0]
+
+
+def _with_fragments(directory: Path, documentation: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Add the options of the fragments as Ansible does; also the names of fragments that do not exist."""
+    options, missing = dict(documentation.get("options") or {}), []
+    for name in documentation.get("extends_documentation_fragment") or []:
+        file, _, part = name.partition(".")
+        path = directory / f"{file}.py"
+        fragment = runpy.run_path(str(path))["ModuleDocFragment"] if path.is_file() else None
+        text = getattr(fragment, part.upper() or "DOCUMENTATION", None)
+        if text is None:
+            missing.append(name)
+            continue
+        for option, value in yaml.safe_load(text)["options"].items():
+            options[option] = value | options.get(option, {})
+    return options, missing
 
 
 def _constants(path: Path) -> dict[str, str]:
