@@ -78,6 +78,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 try:
+    from stationkeeper.files import write_atomically
     from stationkeeper.health import summary
 except ImportError:
     summary = None  # type: ignore[assignment]  # reported below, with how to install it
@@ -106,9 +107,7 @@ def main() -> None:
         try:
             changed = not path.exists() or path.read_text(encoding="utf-8") != text
             if changed and not module.check_mode:
-                fresh = path.with_name(path.name + ".new")
-                fresh.write_text(text, encoding="utf-8")
-                fresh.replace(path)
+                write_atomically(path, text, mode=0o644)
         except OSError as error:
             module.fail_json(msg=f"{path} cannot be written: {error.strerror}", state=result.state)
     module.exit_json(

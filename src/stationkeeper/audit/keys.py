@@ -14,6 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from stationkeeper.files import write_atomically
+
 
 class KeyFileError(Exception):
     """A key file cannot be used; the message names the file and never shows key material."""
@@ -57,11 +59,11 @@ def load_or_create(private_path: Path, public_folder: Path) -> Signer:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write(private_path, encoded, 0o600)
+        write_atomically(private_path, encoded)
     public_path = public_folder / f"{signer.key_id}.pub"
     if not public_path.exists():
         public_folder.mkdir(mode=0o700, exist_ok=True)
-        _write(public_path, signer.public_text.encode("ascii") + b"\n", 0o644)
+        write_atomically(public_path, f"{signer.public_text}\n", mode=0o644)
     return signer
 
 
@@ -115,19 +117,3 @@ def _load_public(path: Path) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(path.read_bytes().strip(), validate=True))
     except (ValueError, binascii.Error):
         raise KeyFileError(f"{path} is not a public key of an audit chain") from None
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Create a file at once with its mode and its whole content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pydantic import ValidationError
 from stationkeeper.controller.automatic import decision_interval_s
 from stationkeeper.controller.merge import ConfigError, locate, merge, read_mapping
 from stationkeeper.controller.schema import Battery, Config, Database
+from stationkeeper.files import write_atomically
 from stationkeeper.profiles.load import ProfileError, load_profile
 from stationkeeper.profiles.schema import Profile
 
@@ -112,16 +111,7 @@ def keep_as_last_good(loaded: Loaded, path: Path) -> None:
     text = yaml.safe_dump({"config": loaded.document, "profiles": profiles}, sort_keys=False)
     if path.exists() and path.read_bytes() == text.encode():
         return
-    handle, temporary = tempfile.mkstemp(prefix=".last_good-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
+    write_atomically(path, text)
 
 
 def digest(document: dict[str, Any]) -> str:

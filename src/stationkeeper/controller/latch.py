@@ -135,7 +135,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _write(directory: Path, record: LatchRecord) -> bool:
-    """Put the record in place durably; False when another writer was first."""
+    """Put the record in place durably; False when another writer was first.
+
+    Not by files.write_atomically, which replaces what stands, and this file must work by itself.
+    """
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".latch-", dir=directory)
     temporary = Path(name)

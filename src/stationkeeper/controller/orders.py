@@ -6,15 +6,14 @@ the controller then holds safe mode. Standard library only: Ansible ships this f
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from ..files import sync_directory, write_atomically
 
 DIRECTORY = Path("/var/lib/bess_controller/orders")
 SAFE_MODE, MAINTENANCE, SETPOINT = KINDS = ("safe_mode", "maintenance", "setpoint")
@@ -182,32 +181,10 @@ def read_order(kind: str, directory: Path = DIRECTORY) -> OrderState:
         return OrderState(problem=f"{path}: is not JSON")
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """Put a JSON file in place atomically and durably, readable by everybody. Raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=2)
-            stream.write("\n")
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        temporary.rename(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
+    write_atomically(path, json.dumps(document, indent=2) + "\n", mode=0o644)
 
 
 def merged_order(order: Order, before: OrderState) -> tuple[bool, Order]:
@@ -250,7 +227,7 @@ def withdraw_order(kind: str, directory: Path = DIRECTORY) -> OrderChange:
     path = path_of(kind, directory)
     try:
         path.unlink()
-        _sync_directory(directory)
+        sync_directory(directory)
     except FileNotFoundError:
         return OrderChange(False, before, OrderState())
     except OSError as error:

@@ -68,6 +68,7 @@ def archive(settings: Mapping[str, Any], name: str, directory: Path, *, dry_run:
             if dry_run:
                 return Archive(path, "", expected, not path.exists())
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Rows come as a stream and are thrown away when they are too few or the same as before.
             handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{path.name}.")
             try:
                 with os.fdopen(handle, "wb") as stream:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from stationkeeper.files import write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -66,8 +66,8 @@ def save(directory: Path, backup: Backup, taken_at: str, keep: int) -> tuple[Pat
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{backup.station}-{taken_at}.tar.gz"
     content = _pack(backup)
-    _write(path, content)
-    _write(_checksum_of(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode())
+    write_atomically(path, content)
+    write_atomically(_checksum_of(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n")
     for old in sorted(folder.glob(f"{backup.station}-*.tar.gz"))[:-keep]:
         old.unlink()
         _checksum_of(old).unlink(missing_ok=True)
@@ -130,12 +130,3 @@ def _sum(text: str) -> str:
 
 def _checksum_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".backup-")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(name).replace(path)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stationkeeper.files import write_atomically
 from stationkeeper.rollout import waves
 from stationkeeper.rollout.waves import PROVEN, RolloutError
 
@@ -127,13 +126,7 @@ class RolloutFile:
 
     def _write(self, rollout: Rollout) -> None:
         document = asdict(rollout) | {"state": rollout.state}
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=".rollout-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=2)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(self.path)
+        write_atomically(self.path, json.dumps(document, indent=2) + "\n")
 
     @contextmanager
     def _locked(self, *, dry_run: bool) -> Iterator[None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from ..files import write_atomically
 
 DEFAULT_DIRECTORY = "/var/lib/stationkeeper/locks"
 _SCOPE = re.compile(r"^[a-z][a-z0-9_-]*$")
@@ -181,13 +182,8 @@ class Lock:
         return Attempt(False, True, None, message=f"Lock `{self.scope}` released.")
 
     def _write(self, holder: Holder) -> None:
-        temporary = self.directory / f".{self.scope}.new"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(holder), file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        text = json.dumps(asdict(holder), indent=2, sort_keys=True) + "\n"
+        write_atomically(self.path, text, mode=0o644)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from ..files import write_atomically
 
 
 class LedgerError(RuntimeError):
@@ -92,13 +92,7 @@ class Ledger:
         for values in fields.values():
             del values["host"]
         document = {"runbook": self.runbook, "entries": fields}
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.runbook}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(self.path)
+        write_atomically(self.path, json.dumps(document, indent=2) + "\n")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import string
 from pathlib import Path
 
 import yaml
+
+from stationkeeper.files import write_atomically
 
 # Letters and digits only: safe in URLs, ini files, libpq strings, Redis ACL files and shells alike.
 _ALPHABET = string.ascii_letters + string.digits
@@ -41,7 +42,7 @@ def initialise(inventory: Path) -> list[str]:
     missing = [name for name in wanted if name not in present]
     if missing:
         text += "".join(f"{name}: {_random_value()}\n" for name in missing)
-        _replace(target, text)
+        write_atomically(target, text)
     elif target.stat().st_mode & 0o077:
         target.chmod(0o600)
     return missing
@@ -67,17 +68,3 @@ def _random_value() -> str:
     """40 letters and digits (238 bits) that start with a letter, so that YAML reads a string."""
     first = secrets.choice(string.ascii_letters)
     return first + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH - 1))
-
-
-def _replace(target: Path, text: str) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -9,15 +9,14 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stationkeeper.files import write_atomically
 from stationkeeper.modbus.stop_types import Endpoint, Target
 from stationkeeper.profiles.load import ProfileError, load_profile, parse_profile
 from stationkeeper.profiles.schema import Profile
@@ -222,16 +221,7 @@ def write_bundle(path: Path, bundle: Bundle, *, dry_run: bool = False) -> tuple[
     if dry_run:
         return True, before
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(bundle.model_dump_json(indent=2) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
+    write_atomically(path, bundle.model_dump_json(indent=2) + "\n")
     return True, before
 
 

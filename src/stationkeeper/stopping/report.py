@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stationkeeper.files import write_atomically
 from stationkeeper.stopping.orders import needs_order
 
 NOTICE = (
@@ -33,12 +33,7 @@ def write_report(directory: Path, name: str, report: Mapping[str, Any]) -> tuple
 def _write(directory: Path, name: str, report: Mapping[str, Any]) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix, text in (("json", json.dumps(report, indent=2) + "\n"), ("txt", as_text(report))):
-        descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(directory / f"{name}.{suffix}")
+        write_atomically(directory / f"{name}.{suffix}", text)
     return directory / f"{name}.json"
 
 

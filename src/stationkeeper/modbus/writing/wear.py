@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stationkeeper.files import write_atomically
 from stationkeeper.modbus.errors import ModbusError
 from stationkeeper.modbus.outcome import Outcome
 from stationkeeper.modbus.reading import Place
@@ -49,9 +49,7 @@ class WearLedger:
         written = self._load() | {place.where: now.astimezone(UTC).isoformat()}
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(".new")
-            temporary.write_text(json.dumps(written), encoding="utf-8")
-            os.replace(temporary, self._path)  # noqa: PTH105 (says that it is atomic)
+            write_atomically(self._path, json.dumps(written), mode=0o644)
         except OSError as error:
             raise self._unusable(error) from None
         self._own.add(place.where)
