@@ -12,7 +12,7 @@ from typing import Any
 
 # Device, run, sequence number, time in microseconds.
 Lost = tuple[str, str, int, int]
-COLUMNS = "id, device_id, boot_id, first_seq, last_seq, first_us, last_us, rows, reason"
+_DROPPED = "SELECT id, device_id, boot_id, first_seq, last_seq, first_us, last_us, rows, reason FROM dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ def record(connection: sqlite3.Connection, lost: Iterable[Lost], reason: str) ->
 
 def every(connection: sqlite3.Connection) -> list[Gap]:
     """Return all known gaps."""
-    found = connection.execute(f"SELECT {COLUMNS} FROM dropped ORDER BY id")  # noqa: S608 (a constant)
+    found = connection.execute(f"{_DROPPED} ORDER BY id")
     return [Gap(*entry) for entry in found]
 
 
 def waiting(connection: sqlite3.Connection, limit: int) -> list[Gap]:
     """Return up to ``limit`` gaps that the database does not have as they are now; all with -1."""
-    statement = f"SELECT {COLUMNS} FROM dropped WHERE uploaded_rows <> rows ORDER BY id LIMIT ?"  # noqa: S608
-    return [Gap(*entry) for entry in connection.execute(statement, (limit,))]
+    found = connection.execute(f"{_DROPPED} WHERE uploaded_rows <> rows ORDER BY id LIMIT ?", (limit,))
+    return [Gap(*entry) for entry in found]
 
 
 def uploaded(connection: sqlite3.Connection, gaps: Sequence[Gap]) -> None:

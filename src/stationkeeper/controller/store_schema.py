@@ -60,8 +60,9 @@ _READY = (
     "uploaded_us IS NULL AND NOT (time_quality = 'unsynchronised' AND host_boot = ? "
     "AND coalesce(monotonic_us, 0) > ?)"
 )
-OLDEST = f"SELECT {COLUMNS} FROM samples WHERE {_READY} ORDER BY id LIMIT ?"  # noqa: S608
-NEWEST = f"SELECT {COLUMNS} FROM samples WHERE {_READY} AND id > ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+_WAITING = f"SELECT {COLUMNS} FROM samples WHERE {_READY}"  # noqa: S608 (columns and condition of this file)
+OLDEST = f"{_WAITING} ORDER BY id LIMIT ?"
+NEWEST = f"{_WAITING} AND id > ? ORDER BY id DESC LIMIT ?"
 REJECT = (
     "INSERT OR REPLACE INTO rejected "
     "(id, kind, device_id, boot_id, seq, time_us, time_quality, payload, reason, rejected_us) "
