@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from modbus_writing_bench import Bench, profile_content
+from module_runner import PACKAGE, run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -49,32 +48,19 @@ class LiveBench:
 
     def run(self, module: str, *, check: bool = False, python: str = sys.executable, **arguments: Any) -> Any:
         """Run a module once and return its result."""
-        (self._directory / "ansible.cfg").touch()
-        environment = os.environ | {
-            "ANSIBLE_LIBRARY": str(ROOT / "library"),
-            "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-            "ANSIBLE_CONFIG": str(self._directory / "ansible.cfg"),
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "PYTHONPATH": str(ROOT / "src") if python == sys.executable else "",
-            "STATIONKEEPER_STATE": str(self.state),
-            "STATIONKEEPER_AUDIT_SPOOL": str(self._directory / "spool"),
-        }
         target = {"host": "127.0.0.1", "port": self.port, "response_timeout_s": 10, "connect_timeout_s": 10}
-        command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", module, "--diff"]
-        command += ["-a", json.dumps(target | arguments), "-e", f"ansible_python_interpreter={python}"]
-        done = subprocess.run(
-            [*command, *(["--check"] if check else [])],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self._directory,
-            timeout=200,
+        return run_module(
+            self._directory,
+            module,
+            target | arguments,
+            check=check,
+            python=python,
+            package=PACKAGE if python == sys.executable else None,
+            variables={
+                "STATIONKEEPER_STATE": str(self.state),
+                "STATIONKEEPER_AUDIT_SPOOL": str(self._directory / "spool"),
+            },
         )
-        assert done.stdout.startswith("{"), done.stdout + done.stderr
-        return json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
 
     @property
     def state(self) -> Path:

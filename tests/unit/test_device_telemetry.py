@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_runner import run_module
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 from telemetry_database import add_device, add_rows, create_tables
 
@@ -20,7 +19,6 @@ from stationkeeper.devices.telemetry import last_rows, strangers, wait_for_rows
 from stationkeeper.registry import rows as registry
 from stationkeeper.telemetry.source import TelemetryError
 
-ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=2)
 NOBODY = "00000000-0000-4000-8000-000000000001"
@@ -144,24 +142,6 @@ def test_the_row_carries_the_life_by_which_gaps_are_judged(database: Connection)
     assert (ended.id, ended.active_from, ended.cadence_s) == (row.id, row.active_from, row.cadence_s)
 
 
-def call(module: str, arguments: dict[str, Any], tmp_path: Path, *options: str) -> dict[str, Any]:
-    """Run a module by Ansible on the control node."""
-    (tmp_path / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-    }
-    command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", module, *options]
-    command += ["-a", json.dumps(arguments), "-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
-
-
 @pytest.mark.criterion("DV-7")
 def test_a_batch_of_a_hundred_is_one_idempotent_run_of_the_modules(
     database: Connection, postgres_settings: dict[str, Any], tmp_path: Path
@@ -183,24 +163,24 @@ def test_a_batch_of_a_hundred_is_one_idempotent_run_of_the_modules(
         "intent": "add",
     }
     connection = {key: postgres_settings[key] for key in ("hosts", "port", "user", "password")}
-    plan = call("device_plan", question, tmp_path)["stations"]["wlce"]
+    plan = run_module(tmp_path, "device_plan", question)["stations"]["wlce"]
     assert (plan["problems"], len(plan["rows"]), plan["changes"]) == ([], 100, True)
     writing = {
         "devices": plan["rows"], "complete": False, "database": postgres_settings["name"], **connection
     }  # fmt: skip
-    assert len(call("device_registry", writing, tmp_path, "--check")["inserted"]) == 100
+    assert len(run_module(tmp_path, "device_registry", writing, check=True)["inserted"]) == 100
     assert len(registry.read(database) or []) == 1
     database.rollback()
-    assert len(call("device_registry", writing, tmp_path)["inserted"]) == 100
-    again = call("device_registry", writing, tmp_path)
+    assert len(run_module(tmp_path, "device_registry", writing)["inserted"]) == 100
+    again = run_module(tmp_path, "device_registry", writing)
     assert (again["changed"], again["unchanged"], again["unlisted"]) == (False, 100, [])
-    second = call("device_plan", question, tmp_path)["stations"]["wlce"]
+    second = run_module(tmp_path, "device_plan", question)["stations"]["wlce"]
     assert (second["changes"], second["problems"], len(second["serving"])) == (False, [], 101)
-    sent = call(
+    sent = run_module(
+        tmp_path,
         "device_telemetry",
         {"database": postgres_settings, "devices": ["W-B2"], "since": "2026-01-01T00:00:00Z"},
-        tmp_path,
     )
     assert sent["silent"] == ["W-B2"]
-    refused = call("device_plan", {**question, "intent": "remove"}, tmp_path)
+    refused = run_module(tmp_path, "device_plan", {**question, "intent": "remove"})
     assert "name the devices" in refused["msg"]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_runner import ROOT, run_module
 
 from stationkeeper.database.connection import connect
 
-ROOT = Path(__file__).resolve().parents[2]
 ONE = {"name": "0001_one.sql", "sql": "CREATE SCHEMA flux;\nCREATE TABLE flux.one (id int)"}
 DEVICE = {
     "id": "0b0f9f5e-6d5c-5a10-9d6c-2f7c0c6f0a01",
@@ -27,29 +23,11 @@ DEVICE = {
 
 @pytest.fixture
 def run(tmp_path: Path, postgres_settings: dict[str, Any]) -> Any:
-    configuration = tmp_path / "ansible.cfg"
-    configuration.touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(configuration),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": "",
-    }
-
     def module(name: str, *options: str, **arguments: Any) -> dict[str, Any]:
         settings = {key: postgres_settings[key] for key in ("hosts", "port", "user", "password")}
         arguments = {"database": postgres_settings["name"], **settings, **arguments}
-        command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", name, "--diff", *options]
-        command += ["-a", json.dumps(arguments), "-e", f"ansible_python_interpreter={sys.executable}"]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
-        )
-        assert postgres_settings["password"] not in done.stdout
-        result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-        return result
+        hidden = postgres_settings["password"]
+        return run_module(tmp_path, name, arguments, *options, package=None, hidden=hidden)
 
     return module
 

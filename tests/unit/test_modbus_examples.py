@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from modbus_module_rig import ROOT, LiveBench
+from modbus_module_rig import LiveBench
+from module_runner import ROOT, environment
 
 
 def play(live: LiveBench, directory: Path, *options: str) -> dict[str, Any]:
@@ -21,16 +21,6 @@ def play(live: LiveBench, directory: Path, *options: str) -> dict[str, Any]:
     assert len(tasks) == 4
     book = [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]
     (directory / "examples.yml").write_text(yaml.safe_dump(book))
-    (directory / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": str(ROOT / "src"),
-        "STATIONKEEPER_STATE": str(live.state),
-    }
     given = {
         "device_host": "127.0.0.1",
         "device_port": live.port,
@@ -39,7 +29,7 @@ def play(live: LiveBench, directory: Path, *options: str) -> dict[str, Any]:
     command = [str(Path(sys.executable).parent / "ansible-playbook"), str(directory / "examples.yml"), "-e"]
     done = subprocess.run(
         [*command, json.dumps(given), *options],
-        env=environment,
+        env=environment(directory) | {"STATIONKEEPER_STATE": str(live.state)},
         capture_output=True,
         text=True,
         check=False,

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+from module_runner import PACKAGE, ROOT, environment, run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 PACE = {"samples": 2, "interval_s": 0.2, "window_s": 60}
 
 
@@ -40,7 +40,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     process = subprocess.Popen(
         [*command, str(tmp_path / "simulator.yaml")],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        env=os.environ | {"PYTHONPATH": str(PACKAGE)},
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -87,35 +87,10 @@ def arguments(port: int, **extra: Any) -> dict[str, Any]:
     return own | PACE | {"reason": "test"} | extra
 
 
-def environment(directory: Path) -> dict[str, str]:
-    (directory / "ansible.cfg").touch()
-    return os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": str(ROOT / "src"),
-        "STATIONKEEPER_STATE": str(directory / "state"),
-    }
-
-
 def run(directory: Path, content: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
     """Run the module once and return its result."""
-    command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", "device_commissioning"]
-    command += ["-a", json.dumps(content), "-e", f"ansible_python_interpreter={sys.executable}"]
-    command += ["--diff", *(["--check"] if check else [])]
-    done = subprocess.run(
-        command,
-        env=environment(directory),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=directory,
-        timeout=200,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    state = {"STATIONKEEPER_STATE": str(directory / "state")}
+    return run_module(directory, "device_commissioning", content, check=check, variables=state)
 
 
 def test_check_mode_writes_nothing_and_a_run_ends_at_zero(port: int, tmp_path: Path) -> None:
@@ -154,7 +129,7 @@ def test_a_run_that_is_ended_by_a_signal_leaves_the_battery_at_zero(port: int, t
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "library" / "device_commissioning.py"), str(tmp_path / "arguments.json")],
         stdout=subprocess.PIPE,
-        env=environment(tmp_path),
+        env=environment(tmp_path) | {"STATIONKEEPER_STATE": str(tmp_path / "state")},
         text=True,
     )
     end = time.monotonic() + 60

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_runner import run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 Places = tuple[Path, Path]
 
 
@@ -24,35 +20,8 @@ def places(tmp_path: Path) -> Places:
 
 def run(places: Places, check: bool = False, **arguments: str) -> dict[str, Any]:
     """Run the module once on this machine and return its result."""
-    configuration = places[0].parent / "ansible.cfg"
-    configuration.touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(configuration),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": "",
-    }
     arguments |= {"directory": str(places[0]), "fallback_directory": str(places[1])}
-    command = [
-        Path(sys.executable).parent / "ansible",
-        "localhost",
-        "-m",
-        "edge_latch",
-        "-a",
-        json.dumps(arguments),
-    ]
-    command += ["--diff", "-e", f"ansible_python_interpreter={sys.executable}"] + (
-        ["--check"] if check else []
-    )
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=places[0].parent
-    )
-    report = json.loads(done.stdout)
-    result: dict[str, Any] = report["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    return run_module(places[0].parent, "edge_latch", arguments, check=check, package=None)
 
 
 def test_check_mode_tells_the_plan_and_writes_nothing(places: Places) -> None:

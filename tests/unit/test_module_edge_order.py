@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import stat
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from module_runner import run_module
 
 from stationkeeper import files
 from stationkeeper.controller import orders
@@ -33,7 +32,6 @@ from stationkeeper.controller.orders import (
     withdraw_order,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 SAFE = Order("safe_mode", "inspection", "ops", "run-1", NOON)
 MAINTENANCE = Order("maintenance", "fan", "ops", "run-1", NOON, NOON + timedelta(hours=2))
@@ -42,23 +40,8 @@ SETPOINT = Order("setpoint", "", "ops", "run-1", NOON, NOON + timedelta(hours=1)
 
 def run(directory: Path, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """Run the module once on this machine and return its result."""
-    place = directory.parent
-    (place / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": "",
-    }
-    command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", "edge_order"]
-    command += ["-a", json.dumps(arguments | {"directory": str(directory)}), "--diff"]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"] + (["--check"] if check else [])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=place)
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    arguments |= {"directory": str(directory)}
+    return run_module(directory.parent, "edge_order", arguments, check=check, package=None)
 
 
 def in_an_hour() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -13,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from module_runner import PACKAGE, run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 PACE = {"window_s": 6, "hold_s": 0.5, "interval_s": 0.1, "connect_timeout_s": 1, "response_timeout_s": 1}
 
 
@@ -35,7 +34,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     }
     (tmp_path / "simulator.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "stationkeeper.cli", "simulator", "run", "--config"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
     process = subprocess.Popen(
         [*command, str(tmp_path / "simulator.yaml")], stdout=subprocess.PIPE, env=environment
     )
@@ -62,30 +61,9 @@ def run(
     **extra: Any,
 ) -> dict[str, Any]:
     """Run the module once and return its result."""
-    (directory / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": str(ROOT / "src") if python == sys.executable else "",
-    }
-    arguments = json.dumps({"devices": devices, **PACE, **extra})
-    command = [
-        str(Path(sys.executable).parent / "ansible"),
-        "localhost",
-        "-m",
-        "modbus_stop",
-        "-a",
-        arguments,
-    ]
-    command += ["--diff", "-e", f"ansible_python_interpreter={python}", *(["--check"] if check else [])]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=directory, timeout=120
-    )
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    package = PACKAGE if python == sys.executable else None
+    arguments = {"devices": devices, **PACE, **extra}
+    return run_module(directory, "modbus_stop", arguments, check=check, python=python, package=package)
 
 
 def battery(port: int, **changes: Any) -> dict[str, Any]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from module_runner import ROOT, run_module
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "hunter2-in-the-inventory"
 
 
@@ -39,24 +36,9 @@ def inventory(directory: Path, **changes: Any) -> Path:
 
 def module(directory: Path, name: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
     """Run one module on localhost and return its result."""
-    (directory / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_FILTER_PLUGINS": str(ROOT / "filter_plugins"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "PYTHONPATH": str(ROOT / "src"),
-    }
-    command = [str(Path(sys.executable).parent / "ansible"), "localhost", "-i", str(directory / "hosts.yml")]
-    command += ["-m", name, "-a", json.dumps(arguments), "--diff", *options]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=directory, timeout=120
-    )
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    filters = {"ANSIBLE_FILTER_PLUGINS": str(ROOT / "filter_plugins")}
+    where = ("-i", str(directory / "hosts.yml"))
+    return run_module(directory, name, arguments, *where, *options, variables=filters)
 
 
 def bundle(directory: Path, *options: str) -> dict[str, Any]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from module_runner import PACKAGE, run_module
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 from telemetry_database import add_device, add_rows, create_tables
 
-ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
@@ -27,29 +23,11 @@ def connection(postgres_settings: dict[str, Any]) -> Iterator[Connection]:
 
 
 def run(
-    folder: Path, module: str, check: bool = False, package: Path = ROOT / "src", **arguments: Any
+    folder: Path, module: str, check: bool = False, package: Path = PACKAGE, **arguments: Any
 ) -> dict[str, Any]:
     """Run a module once on this machine and return its result."""
-    (folder / "ansible.cfg").touch()
-    environment = os.environ | {
-        "ANSIBLE_LIBRARY": str(ROOT / "library"),
-        "ANSIBLE_MODULE_UTILS": str(ROOT / "src"),
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "ANSIBLE_INJECT_INVOCATION": "true",
-        "PYTHONPATH": str(package),
-    }
-    program = Path(sys.executable).parent / "ansible"
-    command = [program, "localhost", "-m", module, "-a", json.dumps(arguments)]
-    command += ["-e", f"ansible_python_interpreter={sys.executable}", *(["--check"] if check else [])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
-    assert "DEPRECATION" not in done.stdout + done.stderr
-    password = (arguments.get("database") or {}).get("password", "never-there")
-    assert password not in done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)["plays"][0]["tasks"][0]["hosts"]["localhost"]
-    return result
+    hidden = (arguments.get("database") or {}).get("password")
+    return run_module(folder, module, arguments, check=check, package=package, hidden=hidden)
 
 
 @pytest.mark.parametrize("module", ["device_telemetry", "telemetry_freshness"])
