@@ -28,7 +28,7 @@ from stationkeeper.simulator.config import Station as Devices
 from stationkeeper.simulator.faults import Fault
 from stationkeeper.simulator.server import SimulatorServer
 
-WAIT_S = 60
+WAIT_S = 200
 
 
 class Site:
@@ -53,7 +53,7 @@ class Site:
         self.metrics = Metrics("WLCE")
         self.holds = Holds(None)
         self.written: list[tuple[str, float]] = []
-        self._controller = Controller.model_validate({"poll_interval": "200ms"} | controller)
+        self._controller = Controller.model_validate({"poll_interval": "400ms"} | controller)
         self._store = directory / "buffer.db"
         real = self.devices.devices[1].source.write
 
@@ -65,7 +65,7 @@ class Site:
 
     async def __aenter__(self) -> Site:
         port = await self.server.start("127.0.0.1", 0)
-        modbus = {"host": "127.0.0.1", "port": port, "timeout": "500ms"}
+        modbus = {"host": "127.0.0.1", "port": port, "timeout": "1s"}
         rated = {"rating_kw": 100, "capacity_kwh": 200}
         battery = Battery.model_validate(
             {"id": UUID(int=1), "name": "B1", "profile": self.profile, "modbus": modbus | {"unit": 1}} | rated
@@ -73,7 +73,7 @@ class Site:
         meter = Meter.model_validate(
             {"id": UUID(int=2), "name": "M0", "profile": "generic_meter", "modbus": modbus | {"unit": 2}}
         )
-        self.client = StrictClient("127.0.0.1", port, 0.5, 0.5)
+        self.client = StrictClient("127.0.0.1", port, 1, 1)
         self.station = [
             Device(item, load_profile(item.profile), self.client, self.metrics, boot_id="b", clock=Clock())
             for item in (battery, meter)
@@ -327,7 +327,7 @@ def test_every_kind_of_battery_is_brought_to_power_and_to_its_proven_zero(
     tmp_path: Path, profile: str
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, profile, poll_interval="500ms") as site:
+        async with running(tmp_path, profile, poll_interval="1s") as site:
             await site.until(lambda: not site.reasons() and site.station[0].latest, "an end of safe mode")
             site.ask(20.0, "first")
             await site.until(lambda: abs((site.measured_kw() or 0) - 20) < 2, "20 kW measured")
@@ -343,7 +343,7 @@ def test_every_kind_of_battery_is_brought_to_power_and_to_its_proven_zero(
 @pytest.mark.criterion("SM-4")
 def test_a_device_in_local_mode_is_left_alone_until_a_stop(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, "sunspec_battery", poll_interval="500ms") as site:
+        async with running(tmp_path, "sunspec_battery", poll_interval="1s") as site:
             await site.until(lambda: not site.reasons() and site.station[0].latest, "an end of safe mode")
             site.ask(40.0, "first")
             await site.until(lambda: abs((site.measured_kw() or 0) - 40) < 2, "40 kW measured")
