@@ -63,10 +63,11 @@ def edge_stop_order_checks(waiting: Mapping[str, Any], hosts: Iterable[str]) -> 
         {
             "name": "stop order",
             "state": "critical",
+            # The end of a long line is not shown: what to do comes first.
             "message": (
-                f"{host} was to be stopped ({waiting[host]['reason']}) and the order waits since "
-                f"{waiting[host]['since']}: {waiting[host]['why']}. Run edge_emergency_stop with "
-                "-e runbook_limit_pending=true, or withdraw it with edge_emergency_release"
+                f"{host} waits for its stop: edge_emergency_stop -e runbook_limit_pending=true delivers it, "
+                f"edge_emergency_release withdraws it (since {waiting[host]['since']}, "
+                f"{waiting[host]['reason']}; {waiting[host]['why']})"
             ),
         }
         for host in hosts

@@ -257,7 +257,7 @@ def test_an_order_waits_for_a_station_that_ssh_does_not_reach(flux: LabSystem, t
     assert STATION in flux.run("stationkeeper", "runbooks", "pending").stdout
     health = flux.playbook("check_health", {"target": STATION})
     assert health.code != 0
-    assert f"{STATION} was to be stopped" in " ".join(health.output.split())
+    assert f"{STATION} waits for its stop" in " ".join(health.output.split())
     delivered = command(flux, "--bundle", written, "--deliver-pending")
     assert delivered.returncode == 0, delivered.stdout + delivered.stderr
     assert latched(flux, STATION)

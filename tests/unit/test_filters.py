@@ -70,6 +70,6 @@ def test_a_stop_order_that_waits_is_critical() -> None:
     checks = load("edge")["edge_stop_order_checks"]
     (check,) = checks(waiting, ["hmce", "wlce"])
     assert (check["name"], check["state"]) == ("stop order", "critical")
-    assert check["message"].startswith("wlce was to be stopped (smoke)")
-    assert "runbook_limit_pending=true" in check["message"]
+    assert check["message"].startswith("wlce waits for its stop: edge_emergency_stop")
+    assert "2026-01-31T12:00:00+00:00, smoke; not latched" in check["message"]
     assert checks(waiting, ["hmce"]) == []
