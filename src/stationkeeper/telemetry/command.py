@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from stationkeeper.database.settings_file import SettingsFileError, read_settings
-from stationkeeper.telemetry import gaps
+from stationkeeper.telemetry import gaps, picture, picture_model
 from stationkeeper.telemetry.presentation import describe
 from stationkeeper.telemetry.reconcile import (
     DeviceResult,
@@ -70,6 +70,7 @@ def _gaps_parser() -> argparse.ArgumentParser:
         default=gaps.DEFAULT_SETTLE_S,
         help="seconds that rows may take to arrive (60)",
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="draw the coverage as a page of its own")
     return parser
 
 
@@ -102,8 +103,18 @@ def _gaps(parsed: argparse.Namespace) -> int:
             settle_s=parsed.settle_s,
             schema=parsed.schema,
         )
+        if parsed.html:
+            recovered = picture_model.fetch_recovered(connection, report, schema=parsed.schema)
+            _draw(parsed.html, picture_model.build(report, datetime.now(UTC), recovered))
     print(json.dumps(report.as_dict(), indent=2) if parsed.json else describe(report))
     return 1 if report.gaps or report.idle_sites else 0
+
+
+def _draw(path: Path, model: picture_model.Model) -> None:
+    try:
+        path.write_text(picture.draw(model), encoding="utf-8")
+    except OSError as error:
+        raise TelemetryError(f"the picture cannot be written to {path}: {error.strerror}") from None
 
 
 def _reconcile(parsed: argparse.Namespace) -> int:
