@@ -1,0 +1,259 @@
+"""Recover what the ledger calls missing: claim, fetch, store, prove, settle; one transaction for each slice.
+
+Nothing but the ledger and its batches is state. A run that dies leaves whole slices behind and a lease that
+runs out; the next run takes the entry over and goes on with the slices that are not there yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stationkeeper.telemetry.backfill import claims, rollup
+from stationkeeper.telemetry.backfill.batch import Applied, Batch, Fetched
+from stationkeeper.telemetry.backfill.entries import Hole, Job, done_slices, holes, read_jobs, recovered_rows
+from stationkeeper.telemetry.backfill.fetching import SourceFailedError, fetch_ahead
+from stationkeeper.telemetry.backfill.pacing import Throttle, replication_lag
+from stationkeeper.telemetry.backfill.progress import Progress, Silent
+from stationkeeper.telemetry.backfill.slices import ROWS, Slice, cut
+from stationkeeper.telemetry.backfill.sources import Source
+from stationkeeper.telemetry.backfill.tables import Table, read_tables
+from stationkeeper.telemetry.source import TelemetryError, changing, rfc3339, snapshot
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to recover. ``give_up`` is the reason with which gaps that no source can fill are closed."""
+
+    schema: str = "flux"
+    sites: Sequence[str] | None = None
+    lease_s: float = 300.0
+    claim_at_once: int = 16
+    slice_rows: int = ROWS
+    max_lag_bytes: int | None = None
+    give_up: str | None = None
+    timeout_s: float = 300.0
+
+
+@dataclass
+class Outcome:
+    """What a run did. ``entries`` counts them by the state that they ended in; ``stopped`` says why early."""
+
+    rows_in: int = 0
+    rows_new: int = 0
+    conflicts: int = 0
+    batches: int = 0
+    buckets: int = 0
+    entries: dict[str, int] = field(default_factory=dict)
+    failed_sources: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+class Recovery:
+    """One worker. Several may run beside each other; the ledger's leases keep them apart."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        sources: Sequence[Source],
+        *,
+        owner: str,
+        options: Options,
+        throttle: Throttle | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if not sources:
+            raise TelemetryError("no source is given: there is nowhere to recover rows from")
+        self._connection = connection
+        self._sources = list(sources)
+        self._owner = owner
+        self._options = options
+        self._throttle = throttle or Throttle(None)
+        self._progress = progress or Silent()
+        self._tables: Mapping[str, Table] = {}
+        self._outcome = Outcome()
+        self._held: dict[int, claims.Entry] = {}
+        self._seen: set[int] = set()
+
+    def run(self) -> Outcome:
+        """Work through the open entries, newest first.
+
+        A source that cannot answer any more is left out and reported; its gaps stay open. Raises
+        TelemetryError when the target fails, and before anything is claimed when a source does not fit.
+        """
+        options = self._options
+        with snapshot(self._connection, timeout_s=options.timeout_s) as cursor:
+            self._tables = read_tables(cursor, options.schema)
+        for source in self._sources:
+            source.check(self._tables)
+        try:
+            while self._outcome.stopped is None:
+                entries = claims.claim(
+                    self._connection,
+                    self._owner,
+                    schema=options.schema,
+                    lease_s=options.lease_s,
+                    limit=options.claim_at_once,
+                    sites=options.sites,
+                    seen=sorted(self._seen),
+                )
+                if not entries:
+                    break
+                self._held |= {entry.id: entry for entry in entries}
+                self._seen |= self._held.keys()
+                self._recover(entries)
+        finally:
+            # With a broken connection the leases run out by themselves.
+            with suppress(TelemetryError):
+                claims.release(
+                    self._connection, list(self._held.values()), self._owner, schema=options.schema
+                )
+            self._progress.end()
+        self._outcome.buckets = rollup.refresh(self._connection, options.schema, timeout_s=options.timeout_s)
+        return self._outcome
+
+    def _recover(self, entries: Sequence[claims.Entry]) -> None:
+        with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
+            jobs = read_jobs(cursor, self._options.schema, entries)
+        for entry in entries:
+            self._progress.expect(entry.expected)
+        for number, source in enumerate(self._sources):
+            if source.name in self._outcome.failed_sources:
+                continue
+            try:
+                self._from_source(source, [job for job in jobs if job.gap.id in self._held], number == 0)
+            except SourceFailedError as failure:
+                self._outcome.failed_sources[source.name] = str(failure)
+            if self._outcome.stopped is not None:
+                return
+        for job in jobs:
+            if job.gap.id in self._held:
+                self._finish(job)
+
+    def _from_source(self, source: Source, jobs: Sequence[Job], first: bool) -> None:
+        with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
+            work = [(job, slice_) for job in jobs for slice_ in self._to_do(cursor, job, first)]
+        last = {job.gap.id: slice_ for job, slice_ in work}
+        for job, slice_, fetched in fetch_ahead(source, self._tables, work):
+            self._outcome.stopped = self._too_far_behind()
+            if self._outcome.stopped is not None:
+                return
+            applied = self._store(job, slice_, fetched, settle=slice_ is last[job.gap.id])
+            self._throttle.spend(applied.rows_in)
+            self._progress.done(
+                applied.rows_in, f"{job.device.name} {rfc3339(slice_.start)} from {source.name}"
+            )
+
+    def _to_do(self, cursor: Cursor, job: Job, first: bool) -> list[Slice]:
+        """Return what to ask a source for: the whole span at first, then only what is still missing.
+
+        The first source sees the whole span, so that rows which came late are compared with it too.
+        """
+        options, cadence_s = self._options, job.device.cadence_s
+        if not first:
+            found = holes(cursor, self._tables[job.device.type], job)
+            return [part for hole in found for part in cut(hole.span, cadence_s, rows=options.slice_rows)]
+        if job.span is None:
+            return []
+        done = done_slices(cursor, options.schema, job.gap.id)
+        return [part for part in cut(job.span, cadence_s, rows=options.slice_rows) if part not in done]
+
+    def _store(self, job: Job, slice_: Slice, fetched: Fetched, *, settle: bool) -> Applied:
+        """One transaction: the lease, the rows, their proof, their provenance, and the ledger."""
+        kind, options = job.device.type, self._options
+        complete = False
+        with changing(self._connection, timeout_s=options.timeout_s) as cursor:
+            self._renew(cursor, job)
+            batch = Batch(cursor, options.schema, kind, self._tables[kind], job.device.id)
+            applied = batch.apply(job.gap.id, slice_, fetched)
+            if settle and not job.refusal and not holes(cursor, self._tables[kind], job):
+                self._settle(cursor, job, "recovered", source=fetched.source)
+                complete = True
+        self._outcome.rows_in += applied.rows_in
+        self._outcome.rows_new += applied.rows_new
+        self._outcome.conflicts += applied.conflicts
+        self._outcome.batches += applied.rows_in > 0
+        if complete:
+            self._ended(job, "recovered")
+        return applied
+
+    def _finish(self, job: Job) -> None:
+        """Settle an entry that every source was asked about, by what its span looks like now."""
+        options = self._options
+        with changing(self._connection, timeout_s=options.timeout_s) as cursor:
+            self._renew(cursor, job)
+            missing = holes(cursor, self._tables[job.device.type], job)
+            rows = recovered_rows(cursor, options.schema, job.gap.id)
+            nowhere = f"no source has these rows ({', '.join(source.name for source in self._sources)})"
+            failed = "; ".join(self._outcome.failed_sources.values())
+            if job.span is None:
+                state, reason = "expired", job.refusal
+            elif not missing:
+                state, reason = ("partial", job.refusal) if job.refusal else ("recovered", "")
+            elif rows and not failed:
+                state, reason = "partial", job.refusal or nowhere
+                self._split(cursor, job, missing, nowhere)
+            elif options.give_up and not failed:
+                state, reason = "unrecoverable", f"{options.give_up}: {nowhere}"
+            else:
+                state, reason = "open", failed or nowhere
+            self._settle(cursor, job, state, reason=reason)
+        self._ended(job, state)
+
+    def _split(self, cursor: Cursor, job: Job, missing: Sequence[Hole], nowhere: str) -> None:
+        """Give what is still missing entries of its own, so that no row is without a state."""
+        give_up = self._options.give_up
+        for hole in missing:
+            self._seen.add(
+                claims.add(
+                    cursor,
+                    job.gap,
+                    hole.before,
+                    hole.after,
+                    hole.missing,
+                    schema=self._options.schema,
+                    state="unrecoverable" if give_up else "open",
+                    reason=f"{give_up}: {nowhere}" if give_up else None,
+                )
+            )
+
+    def _settle(
+        self, cursor: Cursor, job: Job, state: str, *, source: str | None = None, reason: str = ""
+    ) -> None:
+        schema = self._options.schema
+        rows = recovered_rows(cursor, schema, job.gap.id)
+        waiting = rows > 0 and rollup.has_rollup(cursor, schema, job.device.type)
+        claims.settle(
+            cursor,
+            job.gap,
+            schema=schema,
+            state=state,
+            recovered_rows=rows,
+            source=source,
+            reason=reason or None,
+            evidence={"rollup": "waiting"} if waiting else {},
+        )
+
+    def _renew(self, cursor: Cursor, job: Job) -> None:
+        options = self._options
+        claims.renew(cursor, job.gap, self._owner, schema=options.schema, lease_s=options.lease_s)
+
+    def _ended(self, job: Job, state: str) -> None:
+        del self._held[job.gap.id]
+        self._outcome.entries[state] = self._outcome.entries.get(state, 0) + 1
+
+    def _too_far_behind(self) -> str | None:
+        limit = self._options.max_lag_bytes
+        if limit is None:
+            return None
+        with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
+            lag = replication_lag(cursor)
+        if lag <= limit:
+            return None
+        return f"a replica is {lag} bytes behind, the limit is {limit}; run again when it has caught up"

@@ -1,0 +1,129 @@
+"""What the database knows about a claimed entry: its device, its limits, what is done, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from psycopg2 import sql
+
+from stationkeeper.telemetry.backfill.claims import Entry
+from stationkeeper.telemetry.backfill.rollup import horizon
+from stationkeeper.telemetry.backfill.slices import Slice, between
+from stationkeeper.telemetry.backfill.tables import Table
+from stationkeeper.telemetry.gaps import DEFAULT_K
+from stationkeeper.telemetry.source import REGISTRY, Device, TelemetryError, rfc3339
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
+
+_MICROSECOND = timedelta(microseconds=1)
+_DEVICES = """
+SELECT id::text, name, site, type, profile, extract(epoch FROM cadence)::float8,
+       active_from, least(active_to, now())
+FROM {registry} WHERE id = ANY (%s::uuid[])
+"""
+_HOLES = """
+SELECT before, after, greatest(1, round(extract(epoch FROM after - before) / %(cadence)s) - 1)::bigint FROM (
+    SELECT lag(t) OVER (ORDER BY t) AS before, t AS after FROM (
+        SELECT %(lower)s::timestamptz AS t
+        UNION ALL SELECT %(upper)s::timestamptz
+        UNION ALL
+        SELECT r.time FROM {rows} AS r
+        WHERE r.device_id = %(device)s AND r.time > %(lower)s AND r.time < %(upper)s) AS moments) AS pairs
+WHERE extract(epoch FROM after - before) > %(cadence)s * %(k)s ORDER BY before DESC
+"""
+
+
+@dataclass(frozen=True)
+class Hole:
+    """No row of a device between two moments, and an estimate of how many are missing."""
+
+    before: datetime
+    after: datetime
+    missing: int
+
+    @property
+    def span(self) -> Slice:
+        """The time in which the missing rows lie."""
+        return between(self.before, self.after)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A gap, its device, and the part of its span that may be filled; ``refusal`` says why not all of it."""
+
+    gap: Entry
+    device: Device
+    span: Slice | None
+    refusal: str = ""
+
+
+def read_jobs(cursor: Cursor, schema: str, gaps: Sequence[Entry]) -> list[Job]:
+    """Return a job for each gap, in their order.
+
+    A span is clipped to the device's time in service, to now, and to what retention has left: readings before
+    that would be dropped again, and their rollup can not be computed any more.
+    """
+    query = sql.SQL(_DEVICES).format(registry=sql.Identifier(schema, REGISTRY))
+    cursor.execute(query, ([gap.device_id for gap in gaps],))
+    devices = {row[0]: (Device(*row[:6]), row[6].astimezone(UTC), row[7].astimezone(UTC)) for row in cursor}
+    horizons = {kind: horizon(cursor, schema, kind) for kind in {one[0].type for one in devices.values()}}
+    jobs = []
+    for gap in gaps:
+        if gap.device_id not in devices:
+            raise TelemetryError(f"the registry has no device {gap.device_id}, which gap {gap.id} is of")
+        device, first, last = devices[gap.device_id]
+        dropped = horizons[device.type]
+        begin = max(between(gap.start, gap.end).start, first)
+        end = min(gap.end, last)
+        refusal = ""
+        if dropped is not None and begin < dropped:
+            begin, refusal = dropped, f"retention has dropped the raw readings before {rfc3339(dropped)}"
+        elif begin >= end:
+            refusal = f"the device was in service from {rfc3339(first)} to {rfc3339(last)} only"
+        jobs.append(Job(gap, device, Slice(begin, end) if begin < end else None, refusal))
+    return jobs
+
+
+def holes(cursor: Cursor, table: Table, job: Job, *, k: float = DEFAULT_K) -> list[Hole]:
+    """Return what is missing in a job's span now, newest first."""
+    if job.span is None:
+        return []
+    cursor.execute(
+        sql.SQL(_HOLES).format(rows=table.identifier),
+        {
+            "device": job.device.id,
+            "cadence": job.device.cadence_s,
+            "k": k,
+            "lower": max(job.gap.start, job.span.start - _MICROSECOND),
+            "upper": job.span.end,
+        },
+    )
+    return [Hole(before.astimezone(UTC), after.astimezone(UTC), missing) for before, after, missing in cursor]
+
+
+def done_slices(cursor: Cursor, schema: str, ledger_id: int) -> set[Slice]:
+    """Return the slices that earlier runs have stored and proven."""
+    cursor.execute(
+        sql.SQL("SELECT lower(span), upper(span) FROM {} WHERE ledger_id = %s").format(_batch(schema)),
+        (ledger_id,),
+    )
+    return {Slice(start.astimezone(UTC), end.astimezone(UTC)) for start, end in cursor}
+
+
+def recovered_rows(cursor: Cursor, schema: str, ledger_id: int) -> int:
+    """Return how many rows all runs have added for an entry."""
+    cursor.execute(
+        sql.SQL("SELECT coalesce(sum(rows_new), 0) FROM {} WHERE ledger_id = %s").format(_batch(schema)),
+        (ledger_id,),
+    )
+    row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _batch(schema: str) -> sql.Identifier:
+    return sql.Identifier(schema, "mg_backfill_batch")
