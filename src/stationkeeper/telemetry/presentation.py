@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from stationkeeper.telemetry.gaps import Coverage, Report
+from stationkeeper.telemetry.report import Coverage, Report
 
 
 def describe(report: Report) -> str:
