@@ -22,7 +22,8 @@ from stationkeeper.telemetry.backfill.sources import Source
 START = datetime(2026, 1, 5, tzinfo=UTC)
 _ROWS = {
     "bess": """INSERT INTO flux.mg_bess_readings
-        SELECT moment, %(device)s, '00000000-0000-4000-8000-000000000001', n, n * 3, sin(n) * 50, round(n / 7.0),
+        SELECT moment, %(device)s, '00000000-0000-4000-8000-000000000001', n, n * 3, sin(n) * 50,
+               round(n / 7.0),
                n %% 100 + 0.1, 230 + random(), CASE WHEN n %% 11 > 0 THEN 50 + 1e-9 * n END, 'NaN',
                n %% 5, n << 33, CASE n %% 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'synchronised, "µ"' END""",
     "meter": """INSERT INTO flux.mg_meter_readings

@@ -73,7 +73,7 @@ class Batch:
             if done.rows_in:
                 self._note(ledger_id, slice_, fetched.source, done)
             return done
-        self._fill_stage(fetched)
+        self.stage(fetched)
         rows_in, rows_new = self._insert_missing(slice_)
         done = Applied(identifier, rows_in, rows_new, 0, "")
         if not rows_in:
@@ -111,8 +111,11 @@ class Batch:
         self._cursor.execute("ROLLBACK TO SAVEPOINT straight")
         return None
 
-    def _fill_stage(self, fetched: Fetched) -> None:
-        """Bring the rows into the temporary table, and hold them against the source's proof."""
+    def stage(self, fetched: Fetched) -> None:
+        """Bring rows into a temporary table and hold them against the source's proof.
+
+        Raises TelemetryError where they differ. The table is empty again after the transaction.
+        """
         self._cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
                 self._stage_name, self._table.identifier

@@ -44,6 +44,10 @@ def _time(value: Any) -> bytes:
     return _eight(8, (value - _EPOCH) // _MICROSECOND)
 
 
+def _microseconds(value: Any) -> bytes:
+    return _eight(8, value + _EPOCH_1970)
+
+
 def _uuid(value: Any) -> bytes:
     return _sixteen + (value if isinstance(value, UUID) else UUID(value)).bytes
 
@@ -73,6 +77,10 @@ def _text(value: Any) -> bytes:
     return _length(len(data)) + data
 
 
+#: A type of its own: times as microseconds since 1970 in UTC, as Arrow holds them.
+MICROSECONDS = "microseconds since 1970"
+_EPOCH_1970 = (datetime(1970, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
 ENCODERS: Mapping[str, Callable[[Any], bytes]] = {
     "timestamp with time zone": _time,
     "uuid": _uuid,
@@ -80,6 +88,7 @@ ENCODERS: Mapping[str, Callable[[Any], bytes]] = {
     "integer": _integer(_four, 4),
     "double precision": _float,
     "text": _text,
+    MICROSECONDS: _microseconds,
 }
 
 

@@ -60,15 +60,13 @@ class PostgresSource:
         from psycopg2 import sql
 
         own = self._tables[device.type]
-        # The target's order of columns: a row's checksum depends on it.
-        ordered = Table(own.schema, own.name, table.columns)
         rows = sql.SQL("SELECT {columns} FROM {rows}{span} ORDER BY time").format(
-            columns=ordered.column_list(), rows=ordered.identifier, span=sql.SQL(_SPAN)
+            columns=table.column_list(), rows=own.identifier, span=sql.SQL(_SPAN)
         )
         with self._snapshot() as cursor:
             query = cursor.mogrify(rows, {"device": device.id, "start": start, "end": end}).decode()
             cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", out)
-            return prove(cursor, ordered, device.id, start, end)
+            return prove(cursor, own, device.id, start, end)
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,8 +1,9 @@
 """Count and checksum of rows by hour: equal in two places only if the rows are.
 
 The checksum is the exclusive-or of PostgreSQL's own 64-bit hash of each row (`hash_record_extended`, the same
-from version 14 on), so the order of rows does not matter. Two equal rows would cancel out; the primary key
-(device, time) forbids them in tables, and the count shows them elsewhere.
+from version 14 on) with its columns ordered by name, so neither the order of rows nor of columns matters. Two
+equal rows would cancel out; the primary key (device, time) forbids them in tables, and the count shows them
+elsewhere.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def prove(
     from psycopg2 import sql
 
     query = sql.SQL(_QUERY).format(
-        columns=table.column_list("r"), rows=rows or table.identifier, also=also or sql.SQL("")
+        columns=table.column_list("r", by_name=True), rows=rows or table.identifier, also=also or sql.SQL("")
     )
     cursor.execute(query, {"device": device, "start": start, "end": end})
     return {hour.astimezone(UTC): Hour(int(count), int(hash_)) for hour, count, hash_ in cursor.fetchall()}

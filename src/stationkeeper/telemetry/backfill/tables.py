@@ -40,11 +40,14 @@ class Table:
 
         return sql.Identifier(self.schema, self.name)
 
-    def column_list(self, alias: str | None = None) -> Composable:
+    def column_list(self, alias: str | None = None, *, by_name: bool = False) -> Composable:
         """Return the quoted columns with commas, each after ``alias`` and a dot where one is given."""
         from psycopg2 import sql
 
-        names = [(alias, name) if alias else (name,) for name in self.columns]
+        names = [
+            (alias, name) if alias else (name,)
+            for name in (sorted(self.columns) if by_name else self.columns)
+        ]
         return sql.SQL(", ").join(sql.Identifier(*name) for name in names)
 
 
