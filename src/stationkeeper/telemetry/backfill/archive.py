@@ -30,6 +30,9 @@ class ArchiveSource:
         self._hours: dict[str, dict[datetime, tuple[Manifest, ArchiveFile]]] = {}
         self._verified: set[Path] = set()
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def check(self, tables: Mapping[str, Table]) -> None:
         """Verify every manifest, and that its columns are those of the target."""
         by_name = {table.name: table for table in tables.values()}

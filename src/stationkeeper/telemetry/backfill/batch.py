@@ -1,22 +1,37 @@
 """One slice of one device: its rows go into the table and are proven there, in the caller's transaction.
 
-Into a true hole they are copied straight, inside a savepoint. Where rows are there already, or come in at
-that very moment, they go through a temporary table: only what is missing is added, what has other values
-under the same key is reported, and nothing that is stored is changed.
+Into a true hole they are copied straight. Where rows are there already, they go through a temporary table:
+only what is missing is added, what has other values under the same key is reported, and nothing that is
+stored is changed. Afterwards the slice holds exactly what was there before and what was added; when it does
+not, other rows came in at that very moment, and all is taken back to a savepoint and done again.
 """
 
 from __future__ import annotations
 
 import io
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.sql import Composable
 
-from stationkeeper.telemetry.backfill.proof import Proof, differences, digest, prove, require_equal, total
+from stationkeeper.telemetry.backfill.proof import (
+    HOUR_OF,
+    Hour,
+    Proof,
+    differences,
+    digest,
+    prove,
+    require_equal,
+    row_hash,
+    together,
+    total,
+    without,
+)
 from stationkeeper.telemetry.backfill.slices import Slice
 from stationkeeper.telemetry.backfill.tables import Table
 from stationkeeper.telemetry.source import TelemetryError, rfc3339
@@ -25,6 +40,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
 
 _CHUNK = 1 << 17
+_ATTEMPTS = 3
 _STAGE = "backfill_{kind}"
 
 
@@ -65,54 +81,47 @@ class Batch:
 
         Raises TelemetryError when what was stored, or what came out of the archive, is not what was promised.
         """
+        for _ in range(_ATTEMPTS):
+            self._cursor.execute("SAVEPOINT slice")
+            # Another session has added the same row at this very moment.
+            with suppress(psycopg2.errors.UniqueViolation):
+                applied = self._try(ledger_id, slice_, fetched)
+                if applied is not None:
+                    self._cursor.execute("RELEASE SAVEPOINT slice")
+                    return applied
+            self._cursor.execute("ROLLBACK TO SAVEPOINT slice")
+        raise TelemetryError(
+            f"device {self._device}: rows between {rfc3339(slice_.start)} and {rfc3339(slice_.end)} kept "
+            f"changing while they were recovered from {fetched.source}; run again later"
+        )
+
+    def _try(self, ledger_id: int | None, slice_: Slice, fetched: Fetched) -> Applied | None:
+        """Return None when rows came in beside ours: what is there now has to be looked at again."""
         identifier = str(uuid.uuid4())
-        straight = fetched.proof is not None and fetched.rows_of == slice_ and self._is_hole(slice_)
-        proof = self._copy_straight(slice_, fetched) if straight else None
-        if proof is not None:
-            done = Applied(identifier, total(proof), total(proof), 0, digest(proof))
+        before = self._prove(slice_)
+        if not before and fetched.proof is not None and fetched.rows_of == slice_:
+            added = common = fetched.proof
+            self._copy(self._table.identifier, fetched)
+            done = Applied(identifier, total(added), total(added), 0, digest(common))
             if done.rows_in:
                 self._note(ledger_id, slice_, fetched.source, done)
-            return done
-        self.stage(fetched)
-        rows_in, rows_new = self._insert_missing(slice_)
-        done = Applied(identifier, rows_in, rows_new, 0, "")
-        if not rows_in:
-            return done
-        self._note(ledger_id, slice_, fetched.source, done)
-        conflicts = self._set_conflicts_apart(identifier, slice_) if rows_new < rows_in else 0
-        done = replace(done, conflicts=conflicts, hash=digest(self._prove_stored(slice_)))
-        self._cursor.execute(
-            sql.SQL("UPDATE {} SET conflicts = %s, hash = %s WHERE id = %s").format(self._ledger("batch")),
-            (done.conflicts, done.hash, done.id),
-        )
-        return done
+        else:
+            offered = self.stage(fetched)
+            if fetched.rows_of != slice_:
+                offered = self._prove(slice_, rows=self._stage)
+            done = Applied(identifier, total(offered), 0, 0, "")
+            if not done.rows_in:
+                return done
+            self._note(ledger_id, slice_, fetched.source, done)
+            there, conflicts = self._set_apart(identifier, slice_) if before else ({}, {})
+            added, common = without(offered, there), without(offered, conflicts)
+            self._insert(slice_)
+            done = replace(done, rows_new=total(added), conflicts=total(conflicts), hash=digest(common))
+            self._complete(done)
+        return None if differences(self._prove(slice_), together(before, added)) else done
 
-    def _is_hole(self, slice_: Slice) -> bool:
-        self._run(
-            sql.SQL("SELECT NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {span})").format(
-                table=self._table.identifier, span=_span("t")
-            ),
-            slice_,
-        )
-        return self._cursor.fetchone() == (True,)
-
-    def _copy_straight(self, slice_: Slice, fetched: Fetched) -> Proof | None:
-        """Return the proof, or None after taking all back: rows came in beside ours."""
-        self._cursor.execute("SAVEPOINT straight")
-        try:
-            self._copy(self._table.identifier, fetched)
-            found = self._prove(slice_)
-            assert fetched.proof is not None
-            if not differences(fetched.proof, found):
-                self._cursor.execute("RELEASE SAVEPOINT straight")
-                return found
-        except psycopg2.errors.UniqueViolation:
-            pass
-        self._cursor.execute("ROLLBACK TO SAVEPOINT straight")
-        return None
-
-    def stage(self, fetched: Fetched) -> None:
-        """Bring rows into a temporary table and hold them against the source's proof.
+    def stage(self, fetched: Fetched) -> Proof:
+        """Bring rows into a temporary table and return their proof, which is the source's if that has one.
 
         Raises TelemetryError where they differ. The table is empty again after the transaction.
         """
@@ -121,15 +130,17 @@ class Batch:
                 self._stage_name, self._table.identifier
             )
         )
-        self._cursor.execute(sql.SQL("DELETE FROM {}").format(self._stage))
+        self._cursor.execute(sql.SQL("TRUNCATE {}").format(self._stage))
         self._copy(self._stage, fetched)
-        # Without it the planner takes a filled temporary table for an empty one.
-        self._cursor.execute(sql.SQL("ANALYZE {}").format(self._stage))
+        # The planner knows nothing about a temporary table, nor about rows that came in a moment ago. Both
+        # sides of the join are one slice, so a hash join is right; a nested loop takes minutes.
+        self._cursor.execute("SET LOCAL enable_nestloop = off")
+        staged = self._prove(fetched.rows_of, rows=self._stage)
         if fetched.proof is None:
             self._check_staged(fetched)
         else:
-            staged = self._prove(fetched.rows_of, rows=self._stage)
             require_equal(fetched.proof, staged, offered_by=fetched.source, found_in="what it sent")
+        return staged
 
     def _check_staged(self, fetched: Fetched) -> None:
         """Check what a proof would show: that the rows are the ones asked for, each of them once."""
@@ -153,44 +164,62 @@ class Batch:
                 "which of them is right has to be decided there"
             )
 
-    def _insert_missing(self, slice_: Slice) -> tuple[int, int]:
-        parts = self._parts()
-        self._run(sql.SQL("SELECT count(*) FROM {stage} AS s WHERE {s_span}").format(**parts), slice_)
-        row = self._cursor.fetchone()
-        assert row is not None
-        self._run(
-            sql.SQL(
-                "INSERT INTO {table} ({columns}) SELECT {s_columns} FROM {stage} AS s WHERE {s_span}"
-                " AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.time = s.time AND {t_span})"
-                " ORDER BY s.time ON CONFLICT DO NOTHING"
-            ).format(**parts),
-            slice_,
-        )
-        return int(row[0]), self._cursor.rowcount
+    def _set_apart(self, identifier: str, slice_: Slice) -> tuple[Proof, Proof]:
+        """Take rows out of the offered ones whose key is there, and report those with other values.
 
-    def _set_conflicts_apart(self, identifier: str, slice_: Slice) -> int:
-        """Report offered rows with other values than the stored ones, and take them out of what is proven."""
+        Returns the proofs of all of them, and of the reported ones, as they were offered.
+        """
         self._run(
             sql.SQL(
-                "WITH differing AS (DELETE FROM {stage} AS s USING {table} AS t WHERE t.time = s.time"
-                " AND {s_span} AND {t_span} AND ROW({t_columns}) IS DISTINCT FROM ROW({s_columns})"
-                " RETURNING s.time, to_jsonb(t) AS stored, to_jsonb(s) AS offered)"
-                " INSERT INTO {conflicts} (batch_id, device_id, time, stored, offered)"
-                " SELECT %(batch)s, %(device)s, time, stored, offered FROM differing"
-            ).format(conflicts=self._ledger("conflict"), **self._parts()),
+                "WITH there AS (DELETE FROM {stage} AS s USING {table} AS t"
+                " WHERE t.time = s.time AND {s_span} AND {t_span}"
+                " RETURNING s.time, {hour} AS hour, {hash} AS hash, to_jsonb(t) AS stored,"
+                " to_jsonb(s) AS offered, ROW({t_columns}) IS DISTINCT FROM ROW({s_columns}) AS differs),"
+                " reported AS (INSERT INTO {conflicts} (batch_id, device_id, time, stored, offered)"
+                " SELECT %(batch)s, %(device)s, time, stored, offered FROM there WHERE differs)"
+                " SELECT hour, count(*), bit_xor(hash), count(*) FILTER (WHERE differs),"
+                " bit_xor(hash) FILTER (WHERE differs) FROM there GROUP BY hour"
+            ).format(
+                stage=self._stage,
+                table=self._table.identifier,
+                conflicts=self._ledger("conflict"),
+                hour=HOUR_OF.format(sql.Identifier("s")),
+                hash=row_hash(self._table, "s"),
+                s_columns=self._table.column_list("s"),
+                t_columns=self._table.column_list("t"),
+                s_span=_span("s"),
+                t_span=_span("t"),
+            ),
             slice_,
             batch=identifier,
         )
-        return self._cursor.rowcount
+        there, conflicts = {}, {}
+        for hour, rows, hash_, differing, their_hash in self._cursor.fetchall():
+            there[hour.astimezone(UTC)] = Hour(int(rows), int(hash_))
+            if differing:
+                conflicts[hour.astimezone(UTC)] = Hour(int(differing), int(their_hash))
+        return there, conflicts
 
-    def _prove_stored(self, slice_: Slice) -> Proof:
-        """Prove that every offered row that is no conflict is stored as it was offered."""
-        staged = self._prove(slice_, rows=self._stage)
-        offered = sql.SQL("AND EXISTS (SELECT 1 FROM {} AS s WHERE s.time = r.time)").format(self._stage)
-        require_equal(
-            staged, self._prove(slice_, also=offered), offered_by="what was offered", found_in="the table"
+    def _insert(self, slice_: Slice) -> None:
+        """Add the offered rows that are left, in the order in which they were sent."""
+        self._run(
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS s WHERE {}").format(
+                self._table.identifier,
+                self._table.column_list(),
+                self._table.column_list("s"),
+                self._stage,
+                _span("s"),
+            ),
+            slice_,
         )
-        return staged
+
+    def _complete(self, done: Applied) -> None:
+        self._cursor.execute(
+            sql.SQL("UPDATE {} SET rows_new = %s, conflicts = %s, hash = %s WHERE id = %s").format(
+                self._ledger("batch")
+            ),
+            (done.rows_new, done.conflicts, done.hash, done.id),
+        )
 
     def _prove(self, span: Slice, **of: Composable) -> Proof:
         return prove(self._cursor, self._table, self._device, span.start, span.end, **of)
@@ -214,17 +243,6 @@ class Batch:
     def _run(self, query: Composable, slice_: Slice, **values: Any) -> None:
         values |= {"device": self._device, "start": slice_.start, "end": slice_.end}
         self._cursor.execute(query, values)
-
-    def _parts(self) -> dict[str, Composable]:
-        return {
-            "stage": self._stage,
-            "table": self._table.identifier,
-            "columns": self._table.column_list(),
-            "s_columns": self._table.column_list("s"),
-            "t_columns": self._table.column_list("t"),
-            "s_span": _span("s"),
-            "t_span": _span("t"),
-        }
 
     def _copy(self, into: Composable, fetched: Fetched) -> None:
         fetched.data.seek(0)

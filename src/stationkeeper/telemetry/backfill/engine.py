@@ -6,14 +6,23 @@ runs out; the next run takes the entry over and goes on with the slices that are
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stationkeeper.telemetry.backfill import claims, rollup
+from stationkeeper.telemetry import ledger
+from stationkeeper.telemetry.backfill import rollup
 from stationkeeper.telemetry.backfill.batch import Applied, Batch, Fetched
-from stationkeeper.telemetry.backfill.entries import Hole, Job, done_slices, holes, read_jobs, recovered_rows
+from stationkeeper.telemetry.backfill.entries import (
+    Job,
+    done_slices,
+    holes,
+    read_jobs,
+    recovered_rows,
+    split_off,
+)
 from stationkeeper.telemetry.backfill.fetching import SourceFailedError, fetch_ahead
 from stationkeeper.telemetry.backfill.pacing import Throttle, replication_lag
 from stationkeeper.telemetry.backfill.progress import Progress, Silent
@@ -34,7 +43,7 @@ class Options:
     schema: str = "flux"
     sites: Sequence[str] | None = None
     lease_s: float = 300.0
-    claim_at_once: int = 16
+    claim_at_once: int = 4
     slice_rows: int = ROWS
     max_lag_bytes: int | None = None
     give_up: str | None = None
@@ -54,6 +63,18 @@ class Outcome:
     failed_sources: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
 
+    def add(self, other: Outcome) -> None:
+        """Add what another worker did."""
+        self.rows_in += other.rows_in
+        self.rows_new += other.rows_new
+        self.conflicts += other.conflicts
+        self.batches += other.batches
+        self.buckets += other.buckets
+        for state, count in other.entries.items():
+            self.entries[state] = self.entries.get(state, 0) + count
+        self.failed_sources |= other.failed_sources
+        self.stopped = self.stopped or other.stopped
+
 
 class Recovery:
     """One worker. Several may run beside each other; the ledger's leases keep them apart."""
@@ -67,6 +88,7 @@ class Recovery:
         options: Options,
         throttle: Throttle | None = None,
         progress: Progress | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         if not sources:
             raise TelemetryError("no source is given: there is nowhere to recover rows from")
@@ -76,9 +98,10 @@ class Recovery:
         self._options = options
         self._throttle = throttle or Throttle(None)
         self._progress = progress or Silent()
+        self._stop = stop or threading.Event()
         self._tables: Mapping[str, Table] = {}
         self._outcome = Outcome()
-        self._held: dict[int, claims.Entry] = {}
+        self._held: dict[int, ledger.Entry] = {}
         self._seen: set[int] = set()
 
     def run(self) -> Outcome:
@@ -93,8 +116,8 @@ class Recovery:
         for source in self._sources:
             source.check(self._tables)
         try:
-            while self._outcome.stopped is None:
-                entries = claims.claim(
+            while self._outcome.stopped is None and not self._stop.is_set():
+                entries = ledger.claim(
                     self._connection,
                     self._owner,
                     schema=options.schema,
@@ -111,14 +134,11 @@ class Recovery:
         finally:
             # With a broken connection the leases run out by themselves.
             with suppress(TelemetryError):
-                claims.release(
-                    self._connection, list(self._held.values()), self._owner, schema=options.schema
-                )
-            self._progress.end()
+                ledger.release(self._connection, list(self._held.values()), schema=options.schema)
         self._outcome.buckets = rollup.refresh(self._connection, options.schema, timeout_s=options.timeout_s)
         return self._outcome
 
-    def _recover(self, entries: Sequence[claims.Entry]) -> None:
+    def _recover(self, entries: Sequence[ledger.Entry]) -> None:
         with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
             jobs = read_jobs(cursor, self._options.schema, entries)
         for entry in entries:
@@ -141,7 +161,7 @@ class Recovery:
             work = [(job, slice_) for job in jobs for slice_ in self._to_do(cursor, job, first)]
         last = {job.gap.id: slice_ for job, slice_ in work}
         for job, slice_, fetched in fetch_ahead(source, self._tables, work):
-            self._outcome.stopped = self._too_far_behind()
+            self._outcome.stopped = "told to stop" if self._stop.is_set() else self._too_far_behind()
             if self._outcome.stopped is not None:
                 return
             applied = self._store(job, slice_, fetched, settle=slice_ is last[job.gap.id])
@@ -198,30 +218,16 @@ class Recovery:
                 state, reason = ("partial", job.refusal) if job.refusal else ("recovered", "")
             elif rows and not failed:
                 state, reason = "partial", job.refusal or nowhere
-                self._split(cursor, job, missing, nowhere)
             elif options.give_up and not failed:
                 state, reason = "unrecoverable", f"{options.give_up}: {nowhere}"
             else:
                 state, reason = "open", failed or nowhere
             self._settle(cursor, job, state, reason=reason)
+            if state == "partial":
+                closing = f"{options.give_up}: {nowhere}" if options.give_up else None
+                rest = split_off(cursor, options.schema, job.gap, missing, give_up=closing)
+                self._seen.update(rest)
         self._ended(job, state)
-
-    def _split(self, cursor: Cursor, job: Job, missing: Sequence[Hole], nowhere: str) -> None:
-        """Give what is still missing entries of its own, so that no row is without a state."""
-        give_up = self._options.give_up
-        for hole in missing:
-            self._seen.add(
-                claims.add(
-                    cursor,
-                    job.gap,
-                    hole.before,
-                    hole.after,
-                    hole.missing,
-                    schema=self._options.schema,
-                    state="unrecoverable" if give_up else "open",
-                    reason=f"{give_up}: {nowhere}" if give_up else None,
-                )
-            )
 
     def _settle(
         self, cursor: Cursor, job: Job, state: str, *, source: str | None = None, reason: str = ""
@@ -229,7 +235,7 @@ class Recovery:
         schema = self._options.schema
         rows = recovered_rows(cursor, schema, job.gap.id)
         waiting = rows > 0 and rollup.has_rollup(cursor, schema, job.device.type)
-        claims.settle(
+        ledger.settle(
             cursor,
             job.gap,
             schema=schema,
@@ -242,7 +248,7 @@ class Recovery:
 
     def _renew(self, cursor: Cursor, job: Job) -> None:
         options = self._options
-        claims.renew(cursor, job.gap, self._owner, schema=options.schema, lease_s=options.lease_s)
+        ledger.renew(cursor, job.gap, schema=options.schema, lease_s=options.lease_s)
 
     def _ended(self, job: Job, state: str) -> None:
         del self._held[job.gap.id]

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
+from psycopg2.extras import Json
 
-from stationkeeper.telemetry.backfill.claims import Entry
-from stationkeeper.telemetry.backfill.rollup import horizon
 from stationkeeper.telemetry.backfill.slices import Slice, between
 from stationkeeper.telemetry.backfill.tables import Table
+from stationkeeper.telemetry.explanations import horizons
 from stationkeeper.telemetry.gaps import DEFAULT_K
-from stationkeeper.telemetry.source import REGISTRY, Device, TelemetryError, rfc3339
+from stationkeeper.telemetry.ledger import Entry
+from stationkeeper.telemetry.source import BATCHES, LEDGER, REGISTRY, Device, TelemetryError, rfc3339
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
@@ -70,13 +71,13 @@ def read_jobs(cursor: Cursor, schema: str, gaps: Sequence[Entry]) -> list[Job]:
     query = sql.SQL(_DEVICES).format(registry=sql.Identifier(schema, REGISTRY))
     cursor.execute(query, ([gap.device_id for gap in gaps],))
     devices = {row[0]: (Device(*row[:6]), row[6].astimezone(UTC), row[7].astimezone(UTC)) for row in cursor}
-    horizons = {kind: horizon(cursor, schema, kind) for kind in {one[0].type for one in devices.values()}}
+    dropped_before = horizons(cursor, schema)
     jobs = []
     for gap in gaps:
         if gap.device_id not in devices:
             raise TelemetryError(f"the registry has no device {gap.device_id}, which gap {gap.id} is of")
         device, first, last = devices[gap.device_id]
-        dropped = horizons[device.type]
+        dropped = dropped_before.get(device.type)
         begin = max(between(gap.start, gap.end).start, first)
         end = min(gap.end, last)
         refusal = ""
@@ -125,5 +126,36 @@ def recovered_rows(cursor: Cursor, schema: str, ledger_id: int) -> int:
     return int(row[0])
 
 
+def split_off(
+    cursor: Cursor, schema: str, entry: Entry, holes_left: Sequence[Hole], *, give_up: str | None
+) -> list[int]:
+    """Give what is still missing of an entry entries of its own, so that no row is without a state.
+
+    They are open, or unrecoverable with the reason ``give_up``. The entry has to be settled before. Returns
+    their numbers.
+    """
+    numbers = []
+    for hole in holes_left:
+        cursor.execute(
+            sql.SQL(
+                "INSERT INTO {} (device_id, span, expected, state, reason, evidence)"
+                " VALUES (%s, tstzrange(%s, %s, '()'), %s, %s, %s, %s) RETURNING id"
+            ).format(sql.Identifier(schema, LEDGER)),
+            (
+                entry.device_id,
+                hole.before,
+                hole.after,
+                hole.missing,
+                "unrecoverable" if give_up else "open",
+                give_up,
+                Json({"rest_of": entry.id}),
+            ),
+        )
+        row = cursor.fetchone()
+        assert row is not None
+        numbers.append(int(row[0]))
+    return numbers
+
+
 def _batch(schema: str) -> sql.Identifier:
-    return sql.Identifier(schema, "mg_backfill_batch")
+    return sql.Identifier(schema, BATCHES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Throttle:
-    """Waits after each batch until the rows so far fit ``rows_per_s``; without it never waits."""
+    """Waits after each batch until the rows so far fit ``rows_per_s``; without it never waits.
+
+    Several threads may share one.
+    """
 
     def __init__(
         self,
@@ -28,16 +32,19 @@ class Throttle:
         self._clock = clock
         self._sleep = sleep
         self._free_at = clock()
+        self._lock = threading.Lock()
 
     def spend(self, rows: int) -> None:
         """Account for rows that were copied, and wait as long as they should have taken."""
         if self._rate is None:
             return
         # Time in which nothing was to do is not saved up for a burst later.
-        now = self._clock()
-        self._free_at = max(self._free_at, now - 1) + rows / self._rate
-        if self._free_at > now:
-            self._sleep(self._free_at - now)
+        with self._lock:
+            now = self._clock()
+            self._free_at = max(self._free_at, now - 1) + rows / self._rate
+            wait_s = self._free_at - now
+        if wait_s > 0:
+            self._sleep(wait_s)
 
 
 def replication_lag(cursor: Cursor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
@@ -37,7 +38,7 @@ class Silent:
 
 
 class Lines:
-    """Writes a bar to a terminal, else a plain line at most every ten seconds and one at the end."""
+    """Writes a bar to a terminal, else a plain line at most every ten seconds. Threads may share one."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -47,22 +48,25 @@ class Lines:
         self._expected = 0
         self._rows = 0
         self._text = ""
+        self._lock = threading.Lock()
 
     def expect(self, rows: int) -> None:
         """Add to what is to come."""
-        self._expected += rows
+        with self._lock:
+            self._expected += rows
 
     def done(self, rows: int, text: str) -> None:
         """Add to what is done, and tell it when it is time."""
-        self._rows += rows
-        self._text = text
-        if self._terminal:
-            self._stream.write(f"\r\x1b[K{self._bar()} {self._text}")
-            self._stream.flush()
-        elif self._clock() - self._told_at >= _EVERY_S:
-            self._told_at = self._clock()
-            self._stream.write(f"{self._rows} of about {self._expected} rows, {self._text}\n")
-            self._stream.flush()
+        with self._lock:
+            self._rows += rows
+            self._text = text
+            if self._terminal:
+                self._stream.write(f"\r\x1b[K{self._bar()} {self._text}")
+                self._stream.flush()
+            elif self._clock() - self._told_at >= _EVERY_S:
+                self._told_at = self._clock()
+                self._stream.write(f"{self._rows} of about {self._expected} rows, {self._text}\n")
+                self._stream.flush()
 
     def end(self) -> None:
         """Finish the line."""

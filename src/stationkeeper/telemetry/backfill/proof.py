@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from psycopg2 import sql
+
 from stationkeeper.telemetry.backfill.tables import Table
 from stationkeeper.telemetry.source import TelemetryError, rfc3339
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
-    from psycopg2.sql import Composable
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Hour:
 
 Proof = Mapping[datetime, Hour]
 
+HOUR_OF = sql.SQL("date_bin('1 hour', {0}.time, timestamptz '1970-01-01T00:00Z')")
 _QUERY = """
-SELECT date_trunc('hour', r.time, 'UTC'), count(*), bit_xor(hash_record_extended(ROW({columns}), 0))
-FROM {rows} AS r WHERE r.device_id = %(device)s AND r.time >= %(start)s AND r.time < %(end)s {also}
+SELECT {hour}, count(*), bit_xor({hash})
+FROM {rows} AS r WHERE r.device_id = %(device)s AND r.time >= %(start)s AND r.time < %(end)s
 GROUP BY 1
 """
 
@@ -46,20 +48,45 @@ def prove(
     start: datetime,
     end: datetime,
     *,
-    rows: Composable | None = None,
-    also: Composable | None = None,
+    rows: sql.Composable | None = None,
 ) -> dict[datetime, Hour]:
     """Return the proof of one device's rows in [start, end), by hour (UTC).
 
-    ``rows`` is another relation with the columns of ``table``; ``also`` is a further condition on it (``r``).
+    ``rows`` is another relation with the columns of ``table``.
     """
-    from psycopg2 import sql
-
     query = sql.SQL(_QUERY).format(
-        columns=table.column_list("r", by_name=True), rows=rows or table.identifier, also=also or sql.SQL("")
+        hour=HOUR_OF.format(sql.Identifier("r")),
+        hash=row_hash(table, "r"),
+        rows=rows or table.identifier,
     )
     cursor.execute(query, {"device": device, "start": start, "end": end})
     return {hour.astimezone(UTC): Hour(int(count), int(hash_)) for hour, count, hash_ in cursor.fetchall()}
+
+
+def row_hash(table: Table, alias: str) -> sql.Composable:
+    """Return the expression for the hash of a row."""
+    return sql.SQL("hash_record_extended(ROW({}), 0)").format(table.column_list(alias, by_name=True))
+
+
+def together(left: Proof, right: Proof) -> dict[datetime, Hour]:
+    """Return the proof of two sets of rows that have none in common."""
+    none = Hour(0, 0)
+    return {
+        at: Hour(
+            left.get(at, none).rows + right.get(at, none).rows,
+            left.get(at, none).hash ^ right.get(at, none).hash,
+        )
+        for at in left.keys() | right.keys()
+    }
+
+
+def without(proof: Proof, part: Proof) -> dict[datetime, Hour]:
+    """Return the proof of a set of rows without a part of it; hours that become empty are left out."""
+    rest = {
+        at: Hour(hour.rows - part[at].rows, hour.hash ^ part[at].hash) if at in part else hour
+        for at, hour in proof.items()
+    }
+    return {at: hour for at, hour in rest.items() if hour.rows}
 
 
 def total(proof: Proof) -> int:

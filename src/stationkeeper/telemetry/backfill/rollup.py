@@ -15,7 +15,8 @@ from psycopg2 import sql
 from psycopg2.extras import Json
 
 from stationkeeper.telemetry.backfill.slices import Slice, floor
-from stationkeeper.telemetry.source import READINGS, changing, has_table
+from stationkeeper.telemetry.explanations import horizons
+from stationkeeper.telemetry.source import BATCHES, LEDGER, changing
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
@@ -34,17 +35,6 @@ WHERE ledger.evidence ->> 'rollup' = 'waiting' AND batch.rows_new > 0
 """
 
 
-def horizon(cursor: Cursor, schema: str, kind: str) -> datetime | None:
-    """Return the moment before which retention has dropped the raw readings of a type of device."""
-    if not has_table(cursor, "ops", "retention"):
-        return None
-    cursor.execute(
-        "SELECT dropped_before FROM ops.retention WHERE relation = %s", (f"{schema}.{READINGS[kind]}",)
-    )
-    row = cursor.fetchone()
-    return row[0].astimezone(UTC) if row else None
-
-
 def has_rollup(cursor: Cursor, schema: str, kind: str) -> bool:
     """Tell whether recovered rows of this type of device have a rollup to be refreshed."""
     cursor.execute(
@@ -60,7 +50,7 @@ def refresh(connection: Connection, schema: str, *, timeout_s: float = 300.0) ->
     with changing(connection, timeout_s=timeout_s) as cursor:
         cursor.execute(sql.SQL(_WAITING).format(**_tables(schema)))
         waiting = cursor.fetchall()
-        begin = horizon(cursor, schema, KIND)
+        begin = horizons(cursor, schema).get(KIND)
     spans = [Slice(start.astimezone(UTC), end.astimezone(UTC)) for _, start, end in waiting]
     changed = 0
     for span in merged(spans, begin):
@@ -108,6 +98,6 @@ def merged(spans: Iterable[Slice], begin: datetime | None) -> Iterator[Slice]:
 
 def _tables(schema: str) -> dict[str, sql.Identifier]:
     return {
-        "ledger": sql.Identifier(schema, "mg_gap_ledger"),
-        "batch": sql.Identifier(schema, "mg_backfill_batch"),
+        "ledger": sql.Identifier(schema, LEDGER),
+        "batch": sql.Identifier(schema, BATCHES),
     }

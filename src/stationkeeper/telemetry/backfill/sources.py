@@ -29,6 +29,9 @@ class Source(Protocol):
         Rows are then fetched in whole hours, proven, and cut to the span by the target.
         """
 
+    def close(self) -> None:
+        """End connections, if there are any."""
+
     def check(self, tables: Mapping[str, Table]) -> None:
         """Refuse a source whose tables (by type of device) do not fit those of the target."""
 
