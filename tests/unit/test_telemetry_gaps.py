@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -42,92 +40,6 @@ def every(cadence_s: float, count: int, start: datetime = BASE) -> list[datetime
 def spans(report: Report, name: str) -> list[tuple[datetime, datetime, int]]:
     (coverage,) = [entry for entry in report.devices if entry.device.name == name]
     return [(gap.start, gap.end, gap.missing) for gap in coverage.gaps]
-
-
-def oracle(
-    times: list[datetime],
-    cadence: timedelta,
-    active: tuple[datetime, datetime | None],
-    window: tuple[datetime, datetime],
-    k: float,
-) -> list[tuple[datetime, datetime, int]]:
-    """Walk along the moments one by one, as a person would with a list and a ruler."""
-    start = max(active[0], window[0])
-    end = min(active[1] or window[1], window[1])
-    if start >= end:
-        return []
-    before = [moment for moment in times if start - cadence * k <= moment < start]
-    previous = max(before) if before else start - cadence
-    found = []
-    for moment in [*sorted(moment for moment in times if start <= moment < end), end]:
-        if moment - previous > cadence * k:
-            ratio = Decimal((moment - previous) // timedelta(microseconds=1)) / Decimal(
-                cadence // timedelta(microseconds=1)
-            )
-            missing = int(ratio.quantize(Decimal(1), ROUND_HALF_UP)) - 1
-            found.append((previous, moment, max(0, missing)))
-        previous = moment
-    return found
-
-
-def random_device(
-    chance: random.Random,
-) -> tuple[timedelta, tuple[datetime, datetime | None], list[datetime]]:
-    """A device with jitter, holes, perhaps silent, perhaps activated or removed on the way."""
-    cadence = seconds(chance.choice([1, 2, 5, 7, 10, 60, 300]))
-    active_from = BASE + cadence * chance.choice([-1000, -5, 0, 3, 20, 200])
-    active_to = chance.choice([None, None, active_from + cadence * chance.randint(1, 120)])
-    if chance.random() < 0.15:
-        return cadence, (active_from, active_to), []
-    times = []
-    moment = BASE - cadence * 10
-    for _ in range(chance.randint(1, 120)):
-        moment += cadence * chance.choice([1, 1, 1, 1, 1, 1, 1, 2, 3, 17])
-        jitter = timedelta(microseconds=chance.randint(-400_000, 400_000)) * (cadence / seconds(1))
-        times.append(moment + jitter)
-        if chance.random() < 0.05:
-            times.append(times[-1] + timedelta(microseconds=chance.randint(1, 5)))
-    return cadence, (active_from, active_to), times
-
-
-def test_random_scenarios_agree_with_the_oracle(connection: Connection) -> None:
-    chance = random.Random(20260131)
-    devices = {}
-    for number in range(150):
-        cadence, active, times = random_device(chance)
-        kind = chance.choice(["bess", "meter"])
-        name = f"device-{number}"
-        identifier = add_device(
-            connection,
-            name,
-            cadence_s=cadence.total_seconds(),
-            active_from=active[0],
-            active_to=active[1],
-            kind=kind,
-        )
-        add_rows(connection, identifier, times, kind=kind)
-        devices[name] = (cadence, active, times)
-    compared = gaps = 0
-    for _ in range(6):
-        start = BASE + seconds(chance.randint(-900, 900))
-        window = (start, start + seconds(chance.choice([60, 600, 3600, 90_000])))
-        k = chance.choice([1.5, 2.0, 3.0])
-        report = find_gaps(connection, *window, k=k)
-        asked = {coverage.device.name: coverage for coverage in report.devices}
-        for name, (cadence, active, times) in devices.items():
-            expected = oracle(times, cadence, active, window, k)
-            if name not in asked:
-                assert not expected, name
-                assert active[0] >= window[1] or (active[1] or window[1]) <= window[0]
-                continue
-            assert spans(report, name) == expected, (name, window, k)
-            coverage = asked[name]
-            inside = [moment for moment in set(times) if coverage.start <= moment < coverage.end]
-            assert coverage.present == len(inside)
-            compared += 1
-            gaps += len(expected)
-    assert compared > 500
-    assert gaps > 500
 
 
 def test_jitter_is_no_gap_and_a_hole_is_one(connection: Connection) -> None:

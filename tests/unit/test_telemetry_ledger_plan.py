@@ -62,7 +62,7 @@ def minutes(entries: list[Standing], *states: str) -> set[int]:
 
 def test_after_a_look_at_everything_the_ledger_is_what_was_found() -> None:
     chance = random.Random(7)
-    for _ in range(300):
+    for _ in range(80):
         numbers = count(1)
         ledger: list[Standing] = []
         rows = {minute for minute in range(60) if chance.random() < 0.5}

@@ -21,7 +21,6 @@ MICROSECOND = timedelta(microseconds=1)
 _REGISTRY = """
 SELECT id::text, name, site, profile, extract(epoch FROM cadence)::float8,
        greatest(active_from, %(start)s) AS a, least(active_to, %(end)s) AS b,
-       active_from,
        round(extract(epoch FROM least(active_to, %(end)s) - greatest(active_from, %(start)s))
              / extract(epoch FROM cadence))::bigint
 FROM {registry}
@@ -73,7 +72,6 @@ class Window:
     start: datetime
     end: datetime
     expected: int
-    active_from: datetime
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,8 @@ def windows(
             first.astimezone(UTC),
             last.astimezone(UTC),
             expected,
-            active_from.astimezone(UTC),
         )
-        for identifier, name, site, profile, cadence_s, first, last, active_from, expected in cursor
+        for identifier, name, site, profile, cadence_s, first, last, expected in cursor
     ]
 
 
