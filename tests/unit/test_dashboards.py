@@ -69,12 +69,14 @@ INSERT INTO flux.mg_bess_readings (time, device_id, boot_id, seq, power_kw)
          '00000000-0000-0000-0000-00000000000b', 200 - m, 40
   FROM generate_series(0, 120) AS m WHERE m NOT BETWEEN 30 AND 41;
 INSERT INTO flux.mg_coverage_state SELECT id, now() - interval '2 minutes' FROM flux.mg_device_registry;
-INSERT INTO flux.mg_gap_ledger (device_id, span, expected, state, reason, recovered_rows)
+INSERT INTO flux.mg_gap_ledger (device_id, span, expected, state, reason, recovered_rows, lease_owner,
+                                lease_until)
   SELECT '00000000-0000-0000-0000-000000000001',
          tstzrange(now() - first * interval '1 minute', now() - last * interval '1 minute', '()'),
-         expected, state, reason, recovered
+         expected, state, reason, recovered, 'a worker', now()
   FROM (VALUES (42, 36, 5, 'open', NULL, 0), (36, 33, 2, 'unrecoverable', 'buffer was full', 0),
-               (33, 29, 4, 'partial', NULL, 1)) AS gap (first, last, expected, state, reason, recovered);
+               (33, 29, 3, 'claimed', NULL, 0), (50, 42, 9, 'partial', 'rest below', 4))
+    AS gap (first, last, expected, state, reason, recovered);
 INSERT INTO flux.mg_backfill_batch (id, device_id, span, source, rows_in, rows_new, hash)
   SELECT gen_random_uuid(), '00000000-0000-0000-0000-000000000002',
          tstzrange(now() - interval '50 minutes', now() - interval '40 minutes'), 'archive', 9, 7, '';

@@ -18,9 +18,11 @@ from telemetry_database import add_device, add_rows, create_tables
 from stationkeeper.database.statements import split
 from stationkeeper.telemetry.command import run
 from stationkeeper.telemetry.explanations import Explanation, Gap
-from stationkeeper.telemetry.gaps import Coverage, Report
+from stationkeeper.telemetry.gaps import find_gaps
+from stationkeeper.telemetry.ledger import totals_of
 from stationkeeper.telemetry.picture import COLOURS, draw
-from stationkeeper.telemetry.picture_model import Counts, Model, Span, build
+from stationkeeper.telemetry.picture_model import Counts, Model, Span, build, fetch_recovered
+from stationkeeper.telemetry.report import Coverage, Report
 from stationkeeper.telemetry.source import Device
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -211,6 +213,14 @@ def test_a_fleet_without_a_gap_says_so() -> None:
     assert "99.93 %" in draw(picture(coverage("A", gap(60, 1))))
 
 
+def test_sites_without_a_device_are_named() -> None:
+    end = START + timedelta(hours=1)
+    html = draw(build(Report(START, end, end, 1.5, (), ("LFCE",)), end))
+    assert "No device was in service at LFCE" in html
+    assert "0 rows expected" in html
+    Page(html)
+
+
 def lightness(colour: str) -> float:
     """CIE L* of ``#rrggbb``."""
     parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
@@ -260,6 +270,12 @@ def test_the_command_draws_what_the_database_has(
         )
     assert run([*asked, "--html", str(file)]) == 1
     assert "120 rows expected = 98 present + 10 recovered + 0 explained + 12 open" in file.read_text()
+    for start in (START, START + 15 * MINUTE, START + 25 * MINUTE):
+        report = find_gaps(connection, start, START + 120 * MINUTE, settle_s=0)
+        drawn = build(report, START, fetch_recovered(connection, report)).counts
+        proven = totals_of(connection, report)
+        assert drawn.expected == proven.expected
+        assert {state: drawn.of(state) for state in COLOURS} == {state: proven.of(state) for state in COLOURS}
     capsys.readouterr()
     assert run([*asked, "--html", str(tmp_path / "none" / "x.html")]) == 2
     assert "the picture cannot be written" in capsys.readouterr().err

@@ -15,12 +15,11 @@ UID = "stationkeeper-gaps"
 TITLE = "Telemetry gaps"
 SINCE = "now-7d"
 
-# What the statements below name in angle brackets. A gap whose claim or recovery did not finish is still
-# open; unrecoverable and expired ones have a reason.
+# What the statements below name in angle brackets. A gap that somebody works on is still open. Of a partly
+# recovered one the rest is an entry of its own; unrecoverable and expired ones have a reason.
 _NAMES = {
-    "<open>": "l.state IN ('open', 'claimed', 'partial')",
+    "<open>": "l.state IN ('open', 'claimed')",
     "<explained>": "l.state IN ('explained', 'unrecoverable', 'expired')",
-    "<missing>": "greatest(0, l.expected - l.recovered_rows)",
     "<asked>": "tstzrange($__timeFrom()::timestamptz, $__timeTo()::timestamptz)",
     "<chosen>": "d.site IN (${site:sqlstring})",
 }
@@ -73,7 +72,7 @@ WITH asked AS (
   CROSS JOIN asked
   LEFT JOIN flux.mg_gap_ledger l ON l.device_id = d.id AND <open> AND l.span && asked.span
   WHERE <chosen> AND tstzrange(d.active_from, d.active_to) && asked.span
-  GROUP BY d.id ORDER BY coalesce(sum(<missing>), 0) DESC, d.name LIMIT 100
+  GROUP BY d.id ORDER BY coalesce(sum(l.expected), 0) DESC, d.name LIMIT 100
 ), bucket AS (
   SELECT tstzrange(start, start + step) AS span
   FROM asked, generate_series(date_bin(step, lower(span), timestamptz '2000-01-01 00:00:00+00'),
@@ -121,10 +120,11 @@ FROM flux.mg_device_registry d
 LEFT JOIN flux.mg_coverage_state s ON s.device_id = d.id
 CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE <open>) AS gaps,
-         coalesce(sum(<missing>) FILTER (WHERE <open>), 0)::bigint AS missing,
-         coalesce(sum(<missing>) FILTER (WHERE <explained>), 0)::bigint AS explained,
+         coalesce(sum(l.expected) FILTER (WHERE <open>), 0)::bigint AS missing,
+         coalesce(sum(l.expected) FILTER (WHERE <explained>), 0)::bigint AS explained,
          min(lower(l.span)) FILTER (WHERE <open>) AS since,
-         (array_agg(l.reason ORDER BY l.changed_at DESC) FILTER (WHERE l.reason IS NOT NULL))[1] AS reason
+         (array_agg(l.reason ORDER BY l.changed_at DESC) FILTER (
+           WHERE l.reason IS NOT NULL AND l.state NOT IN ('recovered', 'partial')))[1] AS reason
   FROM flux.mg_gap_ledger l WHERE l.device_id = d.id AND l.span && <asked>) AS g
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(batch.rows_new), 0)::bigint AS recovered
@@ -144,14 +144,14 @@ def panels() -> Sequence[AnyPanel]:
             number(
                 "Rows open",
                 "short",
-                sql(_ledger("coalesce(sum(<missing>), 0)::bigint AS missing", "<open>")),
+                sql(_ledger("coalesce(sum(l.expected), 0)::bigint AS missing", "<open>")),
                 *bad,
                 description="Missing, and nobody can say why. An estimate by the devices' cadence.",
             ),
             number(
                 "Rows explained",
                 "short",
-                sql(_ledger("coalesce(sum(<missing>), 0)::bigint AS missing", "<explained>")),
+                sql(_ledger("coalesce(sum(l.expected), 0)::bigint AS missing", "<explained>")),
                 description="Missing, and it is known why, or they can not be had any more.",
             ),
             number("Rows recovered", "short", sql(_RECOVERED), description="Put back by a back-fill."),

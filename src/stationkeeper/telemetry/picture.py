@@ -80,6 +80,9 @@ def draw(model: Model) -> str:
                 f'<h2>{escape(site.name)} <span class="quiet">{_summary(lines)}</span></h2>'
                 + _strips(model, lines, tall)
             )
+    if model.idle_sites:
+        idle = escape(", ".join(model.idle_sites))
+        parts.append(f"<h2>Not in service</h2><p>No device was in service at {idle}.</p>")
     parts += [_gaps(model), _reasons(model)]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

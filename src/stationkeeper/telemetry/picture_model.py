@@ -12,15 +12,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stationkeeper.telemetry.gaps import Coverage, Report
-from stationkeeper.telemetry.source import has_table, snapshot
+from stationkeeper.telemetry.report import Coverage, Report
+from stationkeeper.telemetry.source import BATCHES, READINGS, has_table, snapshot
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
-BATCHES = "mg_backfill_batch"
 # More columns than this are narrower than the eye tells apart on a page's width.
 _COLUMNS = 168
+# A batch never counts more rows than are there now.
+_RECOVERED = """
+SELECT * FROM (
+    SELECT b.device_id::text, greatest(lower(b.span), %(start)s), least(upper(b.span), %(end)s),
+           least(b.rows_new, (SELECT count(*) FROM {readings} x WHERE x.device_id = b.device_id
+               AND x.time <@ b.span AND x.time >= %(start)s AND x.time < %(end)s)) AS rows
+    FROM {batches} b
+    WHERE b.device_id = ANY (%(devices)s::uuid[]) AND b.rows_new > 0
+      AND b.span && tstzrange(%(start)s, %(end)s)) AS batch
+WHERE rows > 0
+"""
 _STEPS = tuple(timedelta(minutes=count) for count in (5, 10, 15, 30, 60, 120, 180, 360, 720))
 _DAY = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -130,6 +140,7 @@ class Model:
     sites: tuple[Line, ...]
     gaps: tuple[OpenGap, ...]
     reasons: tuple[tuple[str, int], ...]
+    idle_sites: tuple[str, ...]
 
     @property
     def counts(self) -> Counts:
@@ -174,24 +185,27 @@ def build(report: Report, made_at: datetime, recovered: Mapping[str, Sequence[Sp
             )
         ),
         reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        idle_sites=report.idle_sites,
     )
 
 
 def fetch_recovered(connection: Connection, report: Report, *, schema: str = "flux") -> dict[str, list[Span]]:
-    """Return by device id the rows that back-fills have put into the report's window.
+    """Return by device id the rows of back-fills that are in the report's window.
 
-    A database that no back-fill knows yet has none. Raises TelemetryError for a database that fails.
+    A database that knows no back-fill yet has none. Raises TelemetryError for a database that fails.
     """
     from psycopg2 import sql
 
-    query = sql.SQL(
-        "SELECT device_id::text, lower(span), upper(span), rows_new FROM {}"
-        " WHERE rows_new > 0 AND span && tstzrange(%s, %s) AND NOT lower_inf(span) AND NOT upper_inf(span)"
-    ).format(sql.Identifier(schema, BATCHES))
     found: dict[str, list[Span]] = {}
     with snapshot(connection, timeout_s=30) as cursor:
-        if has_table(cursor, schema, BATCHES):
-            cursor.execute(query, (report.start, report.settled_to))
+        if not has_table(cursor, schema, BATCHES):
+            return {}
+        for kind, readings in READINGS.items():
+            query = sql.SQL(_RECOVERED).format(
+                batches=sql.Identifier(schema, BATCHES), readings=sql.Identifier(schema, readings)
+            )
+            devices = [coverage.device.id for coverage in report.devices if coverage.device.type == kind]
+            cursor.execute(query, {"devices": devices, "start": report.start, "end": report.settled_to})
             for device, start, end, rows in cursor.fetchall():
                 found.setdefault(device, []).append(Span(start, end, rows))
     return found
@@ -224,7 +238,6 @@ def _line(
         Cell(max(0.0, (last - first) / cadence), *rows)
         for (first, last), *rows in zip(served, *spread, strict=True)
     )
-    # Rows of a batch may lie outside of the window, or be deleted since.
     back = min(coverage.present, sum(spread[0]))
     counts = Counts(coverage.present - back, back, coverage.explained_missing, coverage.missing)
     return Line(coverage.device.name, coverage.device.site, counts, cells)
