@@ -27,14 +27,14 @@ SELECT id::text, name, site, type, profile, extract(epoch FROM cadence)::float8,
 FROM {registry} WHERE id = ANY (%s::uuid[])
 """
 _HOLES = """
-SELECT before, after, greatest(1, round(extract(epoch FROM after - before) / %(cadence)s) - 1)::bigint FROM (
-    SELECT lag(t) OVER (ORDER BY t) AS before, t AS after FROM (
-        SELECT %(lower)s::timestamptz AS t
-        UNION ALL SELECT %(upper)s::timestamptz
-        UNION ALL
-        SELECT r.time FROM {rows} AS r
-        WHERE r.device_id = %(device)s AND r.time > %(lower)s AND r.time < %(upper)s) AS moments) AS pairs
-WHERE extract(epoch FROM after - before) > %(cadence)s * %(k)s ORDER BY before DESC
+SELECT before, after FROM (
+    SELECT lag(r.time, 1, %(lower)s::timestamptz) OVER (ORDER BY r.time) AS before, r.time AS after
+    FROM {rows} AS r WHERE r.device_id = %(device)s AND r.time > %(lower)s AND r.time < %(upper)s
+    UNION ALL
+    SELECT coalesce((SELECT max(r.time) FROM {rows} AS r
+                     WHERE r.device_id = %(device)s AND r.time > %(lower)s AND r.time < %(upper)s),
+                    %(lower)s::timestamptz), %(upper)s::timestamptz) AS pairs
+WHERE after - before > %(limit)s ORDER BY before DESC
 """
 
 
@@ -93,17 +93,20 @@ def holes(cursor: Cursor, table: Table, job: Job, *, k: float = DEFAULT_K) -> li
     """Return what is missing in a job's span now, newest first."""
     if job.span is None:
         return []
+    cadence = timedelta(seconds=job.device.cadence_s)
     cursor.execute(
         sql.SQL(_HOLES).format(rows=table.identifier),
         {
             "device": job.device.id,
-            "cadence": job.device.cadence_s,
-            "k": k,
+            "limit": cadence * k,
             "lower": max(job.gap.start, job.span.start - _MICROSECOND),
             "upper": job.span.end,
         },
     )
-    return [Hole(before.astimezone(UTC), after.astimezone(UTC), missing) for before, after, missing in cursor]
+    return [
+        Hole(before.astimezone(UTC), after.astimezone(UTC), max(1, round((after - before) / cadence) - 1))
+        for before, after in cursor
+    ]
 
 
 def done_slices(cursor: Cursor, schema: str, ledger_id: int) -> set[Slice]:
