@@ -96,18 +96,24 @@ GROUP BY bucket.span, device.name, seen.until
 ORDER BY 1, 2
 """)
 
-# An hour in which nothing was counted is 0 of what was promised: that is the point of the chart.
+# An hour in which nothing was counted is 0 of what was promised: that is the point of the chart. Of an hour that
+# is not over, or in which a device began, only the part that counts is promised.
 _HOURLY = _statement("""
 WITH bucket AS (
   SELECT generate_series(date_bin('1 hour', $__timeFrom()::timestamptz, timestamptz '2000-01-01 00:00:00+00'),
                          $__timeTo()::timestamptz, interval '1 hour') AS hour
+), promised AS (
+  SELECT bucket.hour, d.id, d.site,
+         extract(epoch FROM least(bucket.hour + interval '1 hour', d.active_to, now())
+                            - greatest(bucket.hour, d.active_from)) / extract(epoch FROM d.cadence) AS rows
+  FROM flux.mg_device_registry d CROSS JOIN bucket
+  WHERE <chosen>
 )
-SELECT bucket.hour AS "time", d.site AS metric,
-       100.0 * coalesce(sum(c.rows), 0) / sum(3600 / extract(epoch FROM d.cadence)) AS value
-FROM flux.mg_device_registry d
-JOIN bucket ON bucket.hour >= d.active_from AND (d.active_to IS NULL OR bucket.hour < d.active_to)
-LEFT JOIN flux.mg_coverage_hourly c ON c.device_id = d.id AND c.hour = bucket.hour
-WHERE <chosen>
+SELECT promised.hour AS "time", promised.site AS metric,
+       (100.0 * coalesce(sum(c.rows), 0) / sum(promised.rows))::double precision AS value
+FROM promised
+LEFT JOIN flux.mg_coverage_hourly c ON c.device_id = promised.id AND c.hour = promised.hour
+WHERE promised.rows >= 1
 GROUP BY 1, 2
 ORDER BY 1
 """)
