@@ -96,8 +96,8 @@ GROUP BY bucket.span, device.name, seen.until
 ORDER BY 1, 2
 """)
 
-# An hour in which nothing was counted is 0 of what was promised: that is the point of the chart. Of an hour that
-# is not over, or in which a device began, only the part that counts is promised.
+# An hour in which nothing was counted is 0 of what was promised: that is the point of the chart. Of an hour
+# that is not over, or in which a device began, only the part that counts is promised.
 _HOURLY = _statement("""
 WITH bucket AS (
   SELECT generate_series(date_bin('1 hour', $__timeFrom()::timestamptz, timestamptz '2000-01-01 00:00:00+00'),
