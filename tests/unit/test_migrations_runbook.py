@@ -132,7 +132,7 @@ def test_check_lists_the_run_applies_and_the_next_has_nothing_to_do(project: Pro
         )
         cursor.execute("GRANT SELECT ON ops.migrations TO PUBLIC")
     assert project.run() != 0
-    assert "The record is not that of the repository: 0001_one.sql other" in project.output
+    assert "The record is not that of the repository: 0001_one.sql " in project.output
 
 
 def test_what_fails_or_was_changed_is_named_and_the_lock_is_given_back(project: Project) -> None:
