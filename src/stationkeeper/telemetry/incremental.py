@@ -74,18 +74,20 @@ def find_new_gaps(
         dropped = horizons(cursor, schema)
         devices: list[Coverage] = []
         rechecked: list[Coverage] = []
+        start = settled_to
         for kind in READINGS:
             waiting = _waiting(cursor, schema, kind, sites, k)
             new: list[_Look] = []
             for window in windows(cursor, schema, kind, begin, settled_to, sites=sites):
                 since = _since(window, verified, dropped, lateness_s)
+                start = min(start, since)
                 new += _new(window, since, waiting)
             devices += _walk(cursor, schema, kind, new, k)
             begins = {look.window.device.id: look.window.start for look in new}
             again = [look for look in waiting if _before(look.window, begins)]
             rechecked += _walk(cursor, schema, kind, again, k)
-        start = min((coverage.start for coverage in (*devices, *rechecked)), default=settled_to)
-        explanations = fetch(cursor, schema, start, settled_to, weekly or {})
+        oldest = min((coverage.start for coverage in (*devices, *rechecked)), default=settled_to)
+        explanations = fetch(cursor, schema, oldest, settled_to, weekly or {})
     found_report = Report(
         start, end, settled_to, k, tuple(devices), idle_sites(devices, sites), tuple(rechecked)
     )
