@@ -18,6 +18,7 @@ from stationkeeper.telemetry.backfill.engine import Options, Outcome, Recovery
 from stationkeeper.telemetry.backfill.pacing import Throttle
 from stationkeeper.telemetry.backfill.postgres import PostgresSource
 from stationkeeper.telemetry.backfill.sources import Source
+from stationkeeper.telemetry.source import connected
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 _ROWS = {
@@ -100,7 +101,7 @@ class World:
     ) -> Outcome:
         """Run a recovery, from the source database unless told otherwise."""
         settings = self.target | ({"user": user} if user else {})
-        with closing(connect(settings)) as connection:
+        with connected(settings) as connection:
             worker = Recovery(
                 connection,
                 sources or [PostgresSource("second", self.source | {"user": "flux_reader"})],

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import psycopg2
+
 from stationkeeper.telemetry import ledger
 from stationkeeper.telemetry.backfill import rollup
 from stationkeeper.telemetry.backfill.batch import Applied, Batch, Fetched
@@ -133,7 +135,7 @@ class Recovery:
                 self._recover(entries)
         finally:
             # With a broken connection the leases run out by themselves.
-            with suppress(TelemetryError):
+            with suppress(TelemetryError, psycopg2.InterfaceError):
                 ledger.release(self._connection, list(self._held.values()), schema=options.schema)
         self._outcome.buckets = rollup.refresh(self._connection, options.schema, timeout_s=options.timeout_s)
         return self._outcome
@@ -158,7 +160,7 @@ class Recovery:
 
     def _from_source(self, source: Source, jobs: Sequence[Job], first: bool) -> None:
         with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
-            work = [(job, slice_) for job in jobs for slice_ in self._to_do(cursor, job, first)]
+            work = [(job, slice_) for job in jobs for slice_ in self._to_do(cursor, source, job, first)]
         last = {job.gap.id: slice_ for job, slice_ in work}
         for job, slice_, fetched in fetch_ahead(source, self._tables, work):
             self._outcome.stopped = "told to stop" if self._stop.is_set() else self._too_far_behind()
@@ -170,7 +172,7 @@ class Recovery:
                 applied.rows_in, f"{job.device.name} {rfc3339(slice_.start)} from {source.name}"
             )
 
-    def _to_do(self, cursor: Cursor, job: Job, first: bool) -> list[Slice]:
+    def _to_do(self, cursor: Cursor, source: Source, job: Job, first: bool) -> list[Slice]:
         """Return what to ask a source for: the whole span at first, then only what is still missing.
 
         The first source sees the whole span, so that rows which came late are compared with it too.
@@ -181,7 +183,7 @@ class Recovery:
             return [part for hole in found for part in cut(hole.span, cadence_s, rows=options.slice_rows)]
         if job.span is None:
             return []
-        done = done_slices(cursor, options.schema, job.gap.id)
+        done = done_slices(cursor, options.schema, job.gap.id, source.name)
         return [part for part in cut(job.span, cadence_s, rows=options.slice_rows) if part not in done]
 
     def _store(self, job: Job, slice_: Slice, fetched: Fetched, *, settle: bool) -> Applied:

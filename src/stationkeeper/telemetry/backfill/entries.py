@@ -109,11 +109,13 @@ def holes(cursor: Cursor, table: Table, job: Job, *, k: float = DEFAULT_K) -> li
     ]
 
 
-def done_slices(cursor: Cursor, schema: str, ledger_id: int) -> set[Slice]:
-    """Return the slices that earlier runs have stored and proven."""
+def done_slices(cursor: Cursor, schema: str, ledger_id: int, source: str) -> set[Slice]:
+    """Return the slices that earlier runs have stored and proven with what a source had."""
     cursor.execute(
-        sql.SQL("SELECT lower(span), upper(span) FROM {} WHERE ledger_id = %s").format(_batch(schema)),
-        (ledger_id,),
+        sql.SQL("SELECT lower(span), upper(span) FROM {} WHERE ledger_id = %s AND source = %s").format(
+            _batch(schema)
+        ),
+        (ledger_id, source),
     )
     return {Slice(start.astimezone(UTC), end.astimezone(UTC)) for start, end in cursor}
 

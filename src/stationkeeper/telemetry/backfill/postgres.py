@@ -36,6 +36,9 @@ class PostgresSource:
         self._connection: Connection | None = None
 
     def check(self, tables: Mapping[str, Table]) -> None:
+        # A connection from an earlier run may be broken by now.
+        self.close()
+        self._connection = None
         with self._snapshot() as cursor:
             self._tables = read_tables(cursor, self._schema)
         for kind, table in tables.items():
