@@ -3,73 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from controller_process import BATTERY_ID, METER_ID, NAMES, Station, wait_until
+from local_project import LocalProject
 from maintenance_database import create_all_tables
 from postgres_cluster import PASSWORD, PostgresCluster
-from telemetry_database import ROOT, add_device, add_rows
+from telemetry_database import add_device, add_rows
 
 from stationkeeper.database.connection import connect
 
 PROGRAM = "[/opt/stationkeeper/venv/bin/stationkeeper, controller, status]"
 
 
-class Project:
-    """A copy of the runbooks whose stations are this machine."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], *hosts: str) -> None:
-        self.path = path
-        self.output = ""
-        for name in ("action_plugins", "filter_plugins", "src", "roles", "library"):
-            (path / name).symlink_to(ROOT / name)
-        shutil.copytree(ROOT / "playbooks", path / "playbooks", symlinks=True)
-        shutil.copy(ROOT / "ansible.cfg", path)
-        common = {
-            "ansible_connection": "local",
-            "ansible_become": False,
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "stationkeeper_database": {key: settings[key] for key in ("hosts", "port", "name")},
-            "secret_flux_reader_password": PASSWORD,
-        }
-        stations = {"hosts": {host: {"station_site": host.upper()} for host in hosts}}
-        inventory = {"all": {"vars": common, "children": {"stations": stations}}}
-        (path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-
-    def run(self, runbook: str, *arguments: str, **inputs: Any) -> int:
-        """Run a runbook; its output is kept with its white space folded."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        environment = {
-            **kept,
-            "PYTHONPATH": str(ROOT / "src"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_CONFIG": str(self.path / "ansible.cfg"),
-            "STATIONKEEPER_STATE": str(self.path / "state"),
-            "STATIONKEEPER_AUDIT_SPOOL": str(self.path / "spool"),
-        }
-        program = str(Path(sys.executable).parent / "ansible-playbook")
-        command = [program, "-i", "hosts.yml", f"playbooks/{runbook}.yml", "-e", json.dumps(inputs)]
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=self.path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.output = " ".join((done.stdout + done.stderr).split())
-        assert "DEPRECATION" not in self.output
-        assert "changed=0" in self.output.split("PLAY RECAP")[1]
-        return done.returncode
+def project_of(path: Path, settings: dict[str, Any], *hosts: str) -> LocalProject:
+    variables = {
+        "stationkeeper_database": {key: settings[key] for key in ("hosts", "port", "name")},
+        "secret_flux_reader_password": PASSWORD,
+    }
+    return LocalProject(
+        path, variables, {"stations": {host: {"station_site": host.upper()} for host in hosts}}
+    )
 
 
 @pytest.fixture
@@ -93,9 +51,8 @@ def test_a_backlog_is_pending_then_synced(
                 (identifier, NAMES[identifier], kind),
             )
     connection.close()
-    project = Project(tmp_path, settings, "wlce")
-    runbook = tmp_path / "playbooks/telemetry_resync.yml"
-    runbook.write_text(runbook.read_text().replace(PROGRAM, json.dumps(station.command("status"))))
+    project = project_of(tmp_path, settings, "wlce")
+    project.replace("telemetry_resync", PROGRAM, json.dumps(station.command("status")))
 
     private_postgres.stop()
     station.use_database(settings)
@@ -117,6 +74,7 @@ def test_a_backlog_is_pending_then_synced(
     assert project.run("telemetry_resync", "--check", wait_s=120, settle_s=5) == 0, project.output[-4000:]
     assert "1 intended, 1 ok" in project.output
     assert "synced" in project.output
+    assert not project.changed
     with connect(settings) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT min(seq), max(seq) - min(seq) + 1 = count(seq) FROM flux.mg_bess_readings")
         assert cursor.fetchone() == (1, True)
@@ -135,7 +93,7 @@ def test_freshness_names_the_silent_device(postgres_settings: dict[str, Any], tm
         )
         add_rows(connection, device, [now - age])
     connection.close()
-    project = Project(tmp_path, postgres_settings, "wlce", "hmce")
+    project = project_of(tmp_path, postgres_settings, "wlce", "hmce")
     assert project.run("telemetry_freshness") != 0
     assert "2 intended, 1 ok, 1 failed" in project.output
     assert "HMCE-BESS-01: last row 1728" in project.output
