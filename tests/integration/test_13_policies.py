@@ -5,6 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg2
+import pytest
+
+from stationkeeper.database import policy_state
+from stationkeeper.database.connection import connect
+from stationkeeper.database.policy_declaration import Declaration, Refresh
 from system import LabSystem
 
 DECLARED: dict[str, Any] = {
@@ -42,7 +48,7 @@ def declare(flux: LabSystem, **changes: Any) -> tuple[int, str]:
 def test_the_apache_edition_reports_what_it_cannot_do(flux: LabSystem) -> None:
     code, output = declare(flux)
     assert code == 0, output
-    result = json.loads(output[output.index("{") :])
+    result = json.JSONDecoder().raw_decode(output[output.index("{") :])[0]
     assert result["edition"] == "apache"
     assert (result["changed"], result["actions"]) == (False, [])
     assert result["enforced_by"] == {"retention": "timer", "refresh": "timer"}
@@ -60,3 +66,31 @@ def test_what_nobody_would_do_is_an_error(flux: LabSystem) -> None:
     code, output = declare(flux, hypertable="flux.mg_device_registry")
     assert code != 0
     assert "is not a hypertable" in output
+
+
+def test_the_calls_to_the_community_edition_are_those_of_the_real_extension(flux: LabSystem) -> None:
+    """The Apache edition has the same functions, which refuse: a wrong argument would be another error."""
+    table = str(DECLARED["hypertable"])
+    wanted = Declaration(table, refresh=Refresh(table, "6 hours", "1 minute", "5 minutes"))
+    columns = {"segment_by": ["device_id"], "order_by": ["time DESC"]}
+    offsets = {"end_offset": "1 minute", "schedule_interval": "5 minutes"}
+    one, other = (
+        {
+            "retention": {"drop_after": f"{days} days"},
+            "compression": {"compress_after": f"{days} days", **columns},
+            "refresh": {"start_offset": f"{days} hours", **offsets},
+        }
+        for days in (7, 8)
+    )
+    steps = list(policy_state.steps("public", wanted, one, other))
+    assert len(steps) == 6
+    session = connect(flux.database_settings())
+    try:
+        for step in steps:
+            with pytest.raises(
+                psycopg2.errors.FeatureNotSupported, match='under the current "apache" license'
+            ):
+                session.cursor().execute(step.statement, step.values)
+            session.rollback()
+    finally:
+        session.close()
