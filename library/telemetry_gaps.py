@@ -76,7 +76,7 @@ options:
     type: str
   incremental:
     description:
-      - Instead of a window, what is new since each device's watermark, and the open gaps of the ledger before.
+      - Instead of a window, what is new since each device's watermark, and the open gaps of the ledger.
       - The watermarks move with O(record).
     type: bool
     default: false
@@ -85,7 +85,7 @@ options:
     type: float
     default: 3600
   by_hours:
-    description: Answer from the hourly coverage, and from rows where it leaves questions. Same answer, sooner.
+    description: Answer from the hourly coverage, and from rows where it leaves questions; the same answer.
     type: bool
     default: false
   record:
