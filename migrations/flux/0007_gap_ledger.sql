@@ -72,15 +72,11 @@ CREATE TABLE flux.mg_coverage_hourly (
     first_time timestamptz NOT NULL,
     last_time timestamptz NOT NULL CHECK (last_time >= first_time),
     widest interval NOT NULL,
-    first_seq bigint,
-    last_seq bigint,
-    boots bigint NOT NULL,
     refreshed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (device_id, hour)
 );
 
 COMMENT ON TABLE flux.mg_coverage_hourly IS 'Rows that were there at refreshed_at; it outlives the readings themselves';
-COMMENT ON COLUMN flux.mg_coverage_hourly.boots IS 'runs of the controller; one run: rows lost are last_seq - first_seq + 1 - rows';
 
 -- Up to where every gap of a device has been found and recorded.
 CREATE TABLE flux.mg_coverage_state (

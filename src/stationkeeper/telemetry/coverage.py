@@ -51,41 +51,39 @@ WITH asked AS MATERIALIZED (
 SELECT w.number, h.first, h.last, h.rows, h.holes
 FROM asked w
 CROSS JOIN LATERAL (
-    SELECT min(q.first_time) AS first, max(q.last_time) AS last, coalesce(sum(q.rows), 0)::bigint AS rows,
+    SELECT min(q.first_time) AS first, max(q.last_time) AS last, sum(q.rows::integer) AS rows,
            array_agg(tstzrange(q.before, q.first_time))
                FILTER (WHERE q.first_time > q.before + w.reach) AS holes
     FROM (
-        SELECT c.first_time, c.last_time, c.rows, lag(c.last_time) OVER (ORDER BY c.hour) AS before
+        SELECT c.first_time, c.last_time, c.rows, first_value(c.last_time) OVER (
+                   ORDER BY c.hour ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
         FROM {coverage} c
         WHERE c.device_id = w.id AND c.hour >= w.a AND c.hour <= w.b - interval '1 hour'
           AND c.widest <= w.reach) q) h
 ORDER BY w.number
 """
 
-# The reading before an hour's first one counts for the hour in which it lies only.
+# Only columns of the index: the readings of a device lie far apart in the table. A distance counts for an hour
+# only if both its rows lie there.
 _REFRESH = """
 INSERT INTO {coverage} AS known
-    (device_id, hour, rows, first_time, last_time, widest, first_seq, last_seq, boots)
+    (device_id, hour, rows, first_time, last_time, widest)
 SELECT s.id, q.hour, count(*), min(q.time), max(q.time),
-       coalesce(max(q.time - q.before) FILTER (WHERE q.before >= q.hour), interval '0'),
-       min(q.seq), max(q.seq), count(DISTINCT q.boot_id)
+       coalesce(max(q.time - q.before) FILTER (WHERE q.before >= q.hour), interval '0')
 FROM unnest(%(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[]) AS s (id, a, b)
 CROSS JOIN LATERAL (
-    SELECT x.time, x.seq, x.boot_id, lag(x.time) OVER (ORDER BY x.time) AS before,
-           date_trunc('hour', x.time, 'UTC') AS hour
+    SELECT x.time, lag(x.time) OVER (ORDER BY x.time) AS before,
+           date_bin(interval '1 hour', x.time, timestamptz '2000-01-01T00:00Z') AS hour
     FROM {readings} x
     WHERE x.device_id = s.id AND x.time >= s.a AND x.time < s.b
       AND x.time >= %(first)s AND x.time < %(last)s) q
 GROUP BY s.id, q.hour
 ON CONFLICT (device_id, hour) DO UPDATE SET
     rows = excluded.rows, first_time = excluded.first_time, last_time = excluded.last_time,
-    widest = excluded.widest, first_seq = excluded.first_seq, last_seq = excluded.last_seq,
-    boots = excluded.boots, refreshed_at = now()
-WHERE (known.rows, known.first_time, known.last_time, known.widest, known.first_seq, known.last_seq,
-       known.boots)
+    widest = excluded.widest, refreshed_at = now()
+WHERE (known.rows, known.first_time, known.last_time, known.widest)
       IS DISTINCT FROM
-      (excluded.rows, excluded.first_time, excluded.last_time, excluded.widest, excluded.first_seq,
-       excluded.last_seq, excluded.boots)
+      (excluded.rows, excluded.first_time, excluded.last_time, excluded.widest)
 """
 
 

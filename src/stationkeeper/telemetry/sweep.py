@@ -43,16 +43,10 @@ WITH stretch AS MATERIALIZED (
     FROM unnest(%(numbers)s::bigint[], %(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[],
                 %(lead)s::timestamptz[], %(cadence_s)s::float8[], %(reach_s)s::float8[])
          AS s (number, id, a, b, lead, cadence_s, reach_s))
-SELECT w.number, w.lead, w.reach, f.time, l.time, walk.present, walk.holes
+SELECT w.number, w.lead, w.reach, walk.first, walk.last, walk.present, walk.holes
 FROM stretch w
-LEFT JOIN LATERAL (
-    SELECT x.time FROM {readings} x WHERE x.device_id = w.id AND x.time >= w.a AND x.time < w.b
-       AND x.time >= %(first)s AND x.time < %(last)s ORDER BY x.time LIMIT 1) f ON true
-LEFT JOIN LATERAL (
-    SELECT x.time FROM {readings} x WHERE x.device_id = w.id AND x.time >= w.a AND x.time < w.b
-       AND x.time >= %(first)s AND x.time < %(last)s ORDER BY x.time DESC LIMIT 1) l ON true
 CROSS JOIN LATERAL (
-    SELECT count(*) AS present,
+    SELECT count(*) AS present, min(q.t) AS first, max(q.t) AS last,
            array_agg(tstzrange(q.prev, q.t)) FILTER (WHERE q.t > q.prev + w.reach) AS holes
     FROM (
         SELECT x.time AS t, first_value(x.time) OVER (
