@@ -13,6 +13,7 @@ description:
   - All rows come from one state of the database. The manifest is written last, so a directory without
     one is no archive.
   - An archive is never overwritten. One that holds just these rows stays untouched.
+  - A window without rows makes no archive.
 version_added: "0.2.0"
 author: Stationkeeper
 options:
@@ -122,7 +123,7 @@ files:
   type: int
 rows_read_back:
   description: Number of rows that came back as they were archived.
-  returned: with O(read_back), not in check mode
+  returned: with O(read_back) and rows, not in check mode
   type: int
 """
 
@@ -175,7 +176,7 @@ def main() -> None:
                 dry_run=module.check_mode,
             )
         result = {"rows": done.rows, "devices": done.devices, "files": done.files}
-        if params["read_back"] and not module.check_mode:
+        if params["read_back"] and done.rows and not module.check_mode:
             with connected(params["database"]) as connection:
                 result["rows_read_back"] = read_back(connection, directory, schema_name=params["schema"])
     except TelemetryError as error:

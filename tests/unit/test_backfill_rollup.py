@@ -48,7 +48,8 @@ def world(postgres_cluster: PostgresCluster) -> Iterator[World]:
 def rollup(world: World) -> list[tuple[object, ...]]:
     """The buckets. An average depends in its last digit on the order in which the rows lie."""
     columns = "bucket, device_id::text, samples, round(power_kw_avg::numeric, 9)::float8"
-    query = f"SELECT {columns}, power_kw_min, power_kw_max, energy_import_kwh, energy_export_kwh FROM {_ROLLUP} ORDER BY 2, 1"
+    others = "power_kw_min, power_kw_max, energy_import_kwh, energy_export_kwh"
+    query = f"SELECT {columns}, {others} FROM {_ROLLUP} ORDER BY 2, 1"
     return world.on(world.target, query)
 
 

@@ -94,8 +94,9 @@ def export(
         devices = len({part.device.id for part in parts})
         if _is_there(directory, start, end, parts):
             return Export(directory, rows, devices, len(parts), False)
-        if dry_run:
-            return Export(directory, rows, devices, len(parts), True)
+        # Rows that came late would be refused beside an archive of nothing.
+        if dry_run or not parts:
+            return Export(directory, rows, devices, len(parts), bool(parts))
         _make(directory)
         files = tuple(_write(cursor, directory, format, part) for part in parts)
     columns = {table.name: table.columns for table in tables.values()}
