@@ -63,8 +63,8 @@ CROSS JOIN LATERAL (
 ORDER BY w.number
 """
 
-# Only columns of the index: the readings of a device lie far apart in the table. A distance counts for an hour
-# only if both its rows lie there.
+# Only columns of the index: the readings of a device lie far apart in the table. A distance counts for an
+# hour only if both its rows lie there.
 _REFRESH = """
 INSERT INTO {coverage} AS known
     (device_id, hour, rows, first_time, last_time, widest)
