@@ -53,7 +53,9 @@ def _scenario(chance: random.Random, name: str) -> Scenario:
     return Scenario(name, kind, cadence, active_from, active_to, tuple(sorted(times)))
 
 
-def store(connection: Connection, devices: list[Scenario], *, keep: float = 1.0, seed: int = 0) -> None:
+def store(
+    connection: Connection, devices: list[Scenario], *, keep: float = 1.0, seed: int = 0, schema: str = "flux"
+) -> None:
     """Register devices and store their rows, or a random share of them; the rest can be stored later."""
     chance = random.Random(seed)
     registry = [
@@ -63,7 +65,7 @@ def store(connection: Connection, devices: list[Scenario], *, keep: float = 1.0,
     with connection, connection.cursor() as cursor:
         execute_values(
             cursor,
-            "INSERT INTO flux.mg_device_registry"
+            f"INSERT INTO {schema}.mg_device_registry"
             " (id, name, type, site, profile, cadence, active_from, active_to) VALUES %s"
             " ON CONFLICT DO NOTHING",
             registry,
@@ -79,7 +81,9 @@ def store(connection: Connection, devices: list[Scenario], *, keep: float = 1.0,
             ]
             # The same row a second time, as an upload that was repeated offers it.
             rows += [row for row in rows if chance.random() < 0.02]
-            query = f"INSERT INTO flux.mg_{kind}_readings (device_id, time) VALUES %s ON CONFLICT DO NOTHING"
+            query = (
+                f"INSERT INTO {schema}.mg_{kind}_readings (device_id, time) VALUES %s ON CONFLICT DO NOTHING"
+            )
             execute_values(cursor, query, rows, page_size=5000)
 
 

@@ -130,7 +130,10 @@ def test_impossible_rows_are_copied_and_stay(
 
 def test_rows_from_the_future_are_found_outside_of_any_window(connection: Connection) -> None:
     with connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE flux.mg_meter_readings SET time = now() + interval '3 days' WHERE seq = 119")
+        cursor.execute(
+            "INSERT INTO flux.mg_meter_readings (device_id, time) SELECT id, now() + interval '3 days'"
+            " FROM flux.mg_device_registry WHERE type = 'meter'"
+        )
     (one,) = validate(connection, BASE, END)
     assert (one.kind, one.device, one.reason) == ("future", "A-METER", "stamped after the moment it was read")
     assert quarantine(connection, [one]) == 1
