@@ -128,8 +128,8 @@ def test_two_rows_of_one_moment_are_refused(world: World, client: Client) -> Non
     row = list(world.on(world.source, "SELECT * FROM flux.mg_bess_readings ORDER BY time LIMIT 1")[0])
     row[3] = 77
     client.extra = [tuple(row)]
-    with pytest.raises(TelemetryError, match="lake has 1 times two different rows of device"):
-        world.recover(source(client))
+    told = world.recover(source(client)).failed_sources["lake"]
+    assert told.startswith("lake has 1 times two different rows of device")
     assert world.checksum(world.target)[0] == 0
 
 
@@ -139,8 +139,8 @@ def test_rows_that_nobody_asked_for_are_refused(world: World, client: Client) ->
     world.gap(device, START - timedelta(seconds=10), START + timedelta(seconds=100), 10)
     row = world.on(world.source, "SELECT * FROM flux.mg_bess_readings ORDER BY time DESC LIMIT 1")[0]
     client.extra = [row]
-    with pytest.raises(TelemetryError, match="lake sent 1 rows that nobody asked for"):
-        world.recover(source(client))
+    told = world.recover(source(client)).failed_sources["lake"]
+    assert told.startswith("lake sent 1 rows that nobody asked for")
     assert world.checksum(world.target)[0] == 0
 
 

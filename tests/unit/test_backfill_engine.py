@@ -61,6 +61,7 @@ def test_a_second_source_is_asked_only_for_what_the_first_lacks(world: World, tm
     assert (outcome.rows_in, outcome.rows_new, outcome.entries) == (2000, 2000, {"recovered": 1})
     query = "SELECT source, sum(rows_new)::int FROM flux.mg_backfill_batch GROUP BY 1 ORDER BY 1"
     assert world.on(world.target, query) == [("cold", 400), ("second", 1600)]
+    assert world.on(world.target, "SELECT source FROM flux.mg_gap_ledger") == [("cold, second",)]
 
 
 def test_slices_end_at_midnight_and_newest_comes_first(world: World) -> None:

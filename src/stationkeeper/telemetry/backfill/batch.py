@@ -22,6 +22,7 @@ from psycopg2.sql import Composable
 from stationkeeper.telemetry.backfill.proof import (
     HOUR_OF,
     Hour,
+    OfferError,
     Proof,
     differences,
     digest,
@@ -79,7 +80,7 @@ class Batch:
     def apply(self, ledger_id: int | None, slice_: Slice, fetched: Fetched) -> Applied:
         """Add the rows of a slice that are missing, prove them, and note where they came from.
 
-        Raises TelemetryError when what was stored, or what came out of the archive, is not what was promised.
+        Raises OfferError when what came is not what the source promised, and TelemetryError.
         """
         for _ in range(_ATTEMPTS):
             self._cursor.execute("SAVEPOINT slice")
@@ -123,7 +124,7 @@ class Batch:
     def stage(self, fetched: Fetched) -> Proof:
         """Bring rows into a temporary table and return their proof, which is the source's if that has one.
 
-        Raises TelemetryError where they differ. The table is empty again after the transaction.
+        Raises OfferError where they differ. The table is empty again after the transaction.
         """
         self._cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
@@ -154,11 +155,11 @@ class Batch:
         assert row is not None
         rows, asked_for, moments = row
         if rows != asked_for:
-            raise TelemetryError(
+            raise OfferError(
                 f"{fetched.source} sent {rows - asked_for} rows that nobody asked for: nothing of it is used"
             )
         if rows != moments:
-            raise TelemetryError(
+            raise OfferError(
                 f"{fetched.source} has {rows - moments} times two different rows of device {self._device} at "
                 f"one moment between {rfc3339(fetched.rows_of.start)} and {rfc3339(fetched.rows_of.end)}: "
                 "which of them is right has to be decided there"

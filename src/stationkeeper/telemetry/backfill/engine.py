@@ -22,12 +22,13 @@ from stationkeeper.telemetry.backfill.entries import (
     done_slices,
     holes,
     read_jobs,
-    recovered_rows,
+    recovered,
     split_off,
 )
 from stationkeeper.telemetry.backfill.fetching import SourceFailedError, fetch_ahead
 from stationkeeper.telemetry.backfill.pacing import Throttle, replication_lag
 from stationkeeper.telemetry.backfill.progress import Progress, Silent
+from stationkeeper.telemetry.backfill.proof import OfferError
 from stationkeeper.telemetry.backfill.slices import ROWS, Slice, cut
 from stationkeeper.telemetry.backfill.sources import Source
 from stationkeeper.telemetry.backfill.tables import Table, read_tables
@@ -109,8 +110,9 @@ class Recovery:
     def run(self) -> Outcome:
         """Work through the open entries, newest first.
 
-        A source that cannot answer any more is left out and reported; its gaps stay open. Raises
-        TelemetryError when the target fails, and before anything is claimed when a source does not fit.
+        A source that cannot answer any more, or sends what it did not promise, is left out and reported; its
+        gaps stay open. Raises TelemetryError when the target fails, and before anything is claimed when a
+        source does not fit.
         """
         options = self._options
         with snapshot(self._connection, timeout_s=options.timeout_s) as cursor:
@@ -150,7 +152,7 @@ class Recovery:
                 continue
             try:
                 self._from_source(source, [job for job in jobs if job.gap.id in self._held], number == 0)
-            except SourceFailedError as failure:
+            except (SourceFailedError, OfferError) as failure:
                 self._outcome.failed_sources[source.name] = str(failure)
             if self._outcome.stopped is not None:
                 return
@@ -195,7 +197,7 @@ class Recovery:
             batch = Batch(cursor, options.schema, kind, self._tables[kind], job.device.id)
             applied = batch.apply(job.gap.id, slice_, fetched)
             if settle and not job.refusal and not holes(cursor, self._tables[kind], job):
-                self._settle(cursor, job, "recovered", source=fetched.source)
+                self._settle(cursor, job, "recovered")
                 complete = True
         self._outcome.rows_in += applied.rows_in
         self._outcome.rows_new += applied.rows_new
@@ -211,7 +213,7 @@ class Recovery:
         with changing(self._connection, timeout_s=options.timeout_s) as cursor:
             self._renew(cursor, job)
             missing = holes(cursor, self._tables[job.device.type], job)
-            rows = recovered_rows(cursor, options.schema, job.gap.id)
+            rows, _ = recovered(cursor, options.schema, job.gap.id)
             nowhere = f"no source has these rows ({', '.join(source.name for source in self._sources)})"
             failed = "; ".join(self._outcome.failed_sources.values())
             if job.span is None:
@@ -231,11 +233,9 @@ class Recovery:
                 self._seen.update(rest)
         self._ended(job, state)
 
-    def _settle(
-        self, cursor: Cursor, job: Job, state: str, *, source: str | None = None, reason: str = ""
-    ) -> None:
+    def _settle(self, cursor: Cursor, job: Job, state: str, *, reason: str = "") -> None:
         schema = self._options.schema
-        rows = recovered_rows(cursor, schema, job.gap.id)
+        rows, names = recovered(cursor, schema, job.gap.id)
         waiting = rows > 0 and rollup.has_rollup(cursor, schema, job.device.type)
         ledger.settle(
             cursor,
@@ -243,7 +243,7 @@ class Recovery:
             schema=schema,
             state=state,
             recovered_rows=rows,
-            source=source,
+            source=names or None,
             reason=reason or None,
             evidence={"rollup": "waiting"} if waiting else {},
         )

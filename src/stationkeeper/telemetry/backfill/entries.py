@@ -120,15 +120,18 @@ def done_slices(cursor: Cursor, schema: str, ledger_id: int, source: str) -> set
     return {Slice(start.astimezone(UTC), end.astimezone(UTC)) for start, end in cursor}
 
 
-def recovered_rows(cursor: Cursor, schema: str, ledger_id: int) -> int:
-    """Return how many rows all runs have added for an entry."""
+def recovered(cursor: Cursor, schema: str, ledger_id: int) -> tuple[int, str]:
+    """Return how many rows all runs have added for an entry, and the names of the sources."""
     cursor.execute(
-        sql.SQL("SELECT coalesce(sum(rows_new), 0) FROM {} WHERE ledger_id = %s").format(_batch(schema)),
+        sql.SQL(
+            "SELECT coalesce(sum(rows_new), 0), string_agg(DISTINCT source, ', ' ORDER BY source)"
+            " FROM {} WHERE ledger_id = %s AND rows_new > 0"
+        ).format(_batch(schema)),
         (ledger_id,),
     )
     row = cursor.fetchone()
     assert row is not None
-    return int(row[0])
+    return int(row[0]), row[1] or ""
 
 
 def split_off(

@@ -108,10 +108,14 @@ def differences(left: Proof, right: Proof) -> list[datetime]:
     return sorted(hour for hour in left.keys() | right.keys() if left.get(hour) != right.get(hour))
 
 
+class OfferError(TelemetryError):
+    """What a source sent is not what it promised: it is not used any more."""
+
+
 def require_equal(offered: Proof, found: Proof, *, offered_by: str, found_in: str) -> None:
-    """Raise TelemetryError that names the first hour where two proofs differ."""
+    """Raise OfferError that names the first hour where two proofs differ."""
     for hour in differences(offered, found):
-        raise TelemetryError(
+        raise OfferError(
             f"the hour {rfc3339(hour)} has {_text(offered.get(hour))} in {offered_by}, but "
             f"{_text(found.get(hour))} in {found_in}"
         )
