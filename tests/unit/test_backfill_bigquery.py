@@ -129,7 +129,7 @@ def test_two_rows_of_one_moment_are_refused(world: World, client: Client) -> Non
     row[3] = 77
     client.extra = [tuple(row)]
     told = world.recover(source(client)).failed_sources["lake"]
-    assert told.startswith("lake has 1 times two different rows of device")
+    assert told.startswith("lake has 1 times two rows of device")
     assert world.checksum(world.target)[0] == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -372,3 +373,31 @@ def test_a_worker_whose_lease_was_taken_over_stores_nothing_more(world: World) -
         ("claimed", "other")
     ]
     assert world.checksum(world.target)[0] < 3600
+
+
+def test_a_source_with_two_rows_of_one_moment_is_left_out(world: World) -> None:
+    device = world.device("A", cadence_s=60)
+    world.rows(world.source, device, count=60, cadence_s=60)
+    world.on(world.source, "ALTER TABLE flux.mg_bess_readings DROP CONSTRAINT mg_bess_readings_pkey")
+    world.on(
+        world.source, "INSERT INTO flux.mg_bess_readings SELECT * FROM flux.mg_bess_readings WHERE seq = 7"
+    )
+    world.gap(device, START - timedelta(minutes=1), START + HOUR, 60)
+    told = world.recover().failed_sources["second"]
+    assert told.startswith("second has 1 times two rows of device")
+    assert (world.checksum(world.target)[0], world.states()) == (0, ["open"])
+
+
+def test_a_source_whose_rows_are_not_what_it_proved_is_left_out(world: World) -> None:
+    device = world.device("A", cadence_s=60)
+    world.rows(world.source, device, count=60, cadence_s=60)
+    world.gap(device, START - timedelta(minutes=1), START + HOUR, 60)
+
+    class Lying(PostgresSource):
+        def fetch(self, *arguments: Any) -> Any:
+            proof = super().fetch(*arguments)
+            return {hour: replace(one, hash=one.hash ^ 1) for hour, one in proof.items()}
+
+    told = world.recover(Lying("second", world.source)).failed_sources["second"]
+    assert told.startswith("the hour 2026-01-05T00:00:00Z has 60 rows ")
+    assert (world.checksum(world.target)[0], world.states()) == (0, ["open"])
