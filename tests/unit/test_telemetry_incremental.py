@@ -87,6 +87,19 @@ def test_a_silent_device_has_one_entry_that_grows(connection: Connection) -> Non
     assert end > now - timedelta(minutes=5)
 
 
+def test_looks_that_begin_in_a_gap_do_not_eat_it_up(connection: Connection) -> None:
+    """A watermark that creeps along a silent device, by less than a cadence with every look."""
+    now = datetime.now(UTC)
+    start = now - timedelta(hours=12)
+    add_device(connection, "A", cadence_s=3600, active_from=start)
+    ledger.record(connection, find_new_gaps(connection), now)
+    ((_, begin, _),) = active(connection)
+    for number in range(1, 8):
+        verify_until(connection, start + timedelta(minutes=24 * number))
+        ledger.record(connection, find_new_gaps(connection, lateness_s=1), now)
+        assert [span[1] for span in active(connection)] == [begin]
+
+
 def test_any_history_ends_where_a_full_sweep_ends(connection: Connection) -> None:
     """Rows come in a random order and late, looks begin behind the watermark: the ledger forgets nothing."""
     chance = random.Random(11)

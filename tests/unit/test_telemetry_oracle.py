@@ -10,6 +10,7 @@ import pytest
 from gap_scenarios import BASE, compare, scenarios, store, windows
 from ledger_database import create_ledger_tables
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
+from telemetry_database import add_device, add_rows
 
 from stationkeeper.telemetry.coverage import find_gaps_by_hours, refresh
 from stationkeeper.telemetry.gaps import find_gaps
@@ -74,3 +75,24 @@ def test_hours_answer_like_the_rows(connection: Connection) -> None:
         assert fast == find_gaps(connection, start, end, k=k)
         compare(fast, devices, k)
     assert refresh(connection, first, last, lateness_s=age_s).hours == 0
+
+
+def test_an_hour_after_a_gap_is_complete_in_itself(connection: Connection) -> None:
+    device = add_device(connection, "A", cadence_s=60, active_from=BASE)
+    minutes = [*range(50), *range(125, 175), 179]
+    add_rows(connection, device, [BASE + timedelta(minutes=minute) for minute in minutes])
+    assert refresh(connection, BASE, BASE + timedelta(hours=3)).hours == 2
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT hour, rows, first_time - hour, last_time - hour, widest FROM flux.mg_coverage_hourly"
+            " ORDER BY hour"
+        )
+        minute = timedelta(minutes=1)
+        assert cursor.fetchall() == [
+            (BASE, 50, timedelta(0), 49 * minute, minute),
+            (BASE + timedelta(hours=2), 51, 5 * minute, 59 * minute, 5 * minute),
+        ]
+    # The hour that is not over yet is left out.
+    now = datetime.now(UTC)
+    add_rows(connection, device, [now - timedelta(seconds=5)])
+    assert refresh(connection, now - timedelta(hours=3), now).hours == 0

@@ -139,7 +139,7 @@ def _since(
 def _new(window: Window, since: datetime, waiting: Sequence[_Look]) -> list[_Look]:
     """Return the look at the new part of a window: from the beginning of the gap in which it begins, if any.
 
-    A gap that were cut there could lose a row at the cut with every look.
+    So a gap is shown from where it begins, not from where this look does.
     """
     if since >= window.end:
         return []
