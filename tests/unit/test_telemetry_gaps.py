@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
 from telemetry_database import add_device, add_rows, create_tables
 
 from stationkeeper.telemetry.command import run as command
@@ -120,6 +121,7 @@ def test_questions_that_cannot_be_answered_are_refused(connection: Connection) -
         find_gaps(connection, BASE, hour, schema="other")
 
 
+@pytest.mark.criterion("GR-10")
 def test_columns_without_a_zone_are_refused(connection: Connection) -> None:
     add_device(connection, "A", cadence_s=60, active_from=BASE)
     with connection, connection.cursor() as cursor:
@@ -135,6 +137,59 @@ def test_names_are_quoted_and_nothing_is_written(connection: Connection) -> None
     with pytest.raises(TelemetryError, match="no device of site"):
         find_gaps(connection, BASE, BASE + seconds(60), sites=["'; DROP SCHEMA flux CASCADE; --"])
     assert find_gaps(connection, BASE, BASE + seconds(60)).devices
+
+
+def rows_read(connection: Connection, start: datetime, end: datetime) -> int:
+    """Return how many rows of readings the database reads to find the gaps of a window."""
+    asked: list[bytes] = []
+
+    class Recorder(Cursor):
+        def execute(self, query: Any, values: Any = None) -> None:
+            super().execute(query, values)
+            asked.append(self.query)
+
+    connection.cursor_factory = Recorder
+    find_gaps(connection, start, end)
+    connection.cursor_factory = Cursor
+    (bess,) = [query for query in asked if b"stretch" in query]
+    with connection, connection.cursor() as cursor:
+        cursor.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + bess)
+        (((plan,),),) = cursor.fetchall()
+    return scanned(plan["Plan"])
+
+
+def scanned(plan: dict[str, Any]) -> int:
+    """Add up the rows that the scans of a plan have seen, those that a filter threw away too."""
+    here = 0
+    # A bitmap heap scan sees the rows of the index scan below it once more.
+    of_readings = "readings" in plan.get("Relation Name", plan.get("Index Name", ""))
+    if of_readings and plan["Node Type"] != "Bitmap Heap Scan":
+        thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+        here = round((plan["Actual Rows"] + thrown) * plan["Actual Loops"])
+    return here + sum(scanned(child) for child in plan.get("Plans", ()))
+
+
+@pytest.mark.criterion("GR-3")
+def test_every_row_of_a_window_is_read_once_and_no_other(connection: Connection) -> None:
+    days = 6
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO flux.mg_device_registry (id, name, type, site, profile, cadence, active_from)"
+            " SELECT gen_random_uuid(), 'd' || n, 'bess', 'S', 'p', '5 min', %s"
+            " FROM generate_series(1, 20) n",
+            (BASE,),
+        )
+        cursor.execute(
+            "INSERT INTO flux.mg_bess_readings (device_id, time) SELECT id, t FROM flux.mg_device_registry,"
+            " generate_series(%s, %s - interval '5 min', interval '5 min') t",
+            (BASE, BASE + timedelta(days=days)),
+        )
+        cursor.execute("ANALYZE flux.mg_bess_readings")
+    for length in (timedelta(hours=1), timedelta(days=1), timedelta(days=days)):
+        rows = 20 * (length // timedelta(minutes=5))
+        start = BASE + timedelta(days=days) - length
+        # Beside them only the one before the window.
+        assert rows <= rows_read(connection, start, BASE + timedelta(days=days)) <= rows + 20
 
 
 def test_two_hundred_devices_for_a_day(connection: Connection) -> None:
@@ -156,6 +211,7 @@ def test_two_hundred_devices_for_a_day(connection: Connection) -> None:
     assert (report.gaps, len(report.devices)) == (0, 200)
 
 
+@pytest.mark.criterion("GR-10")
 @pytest.mark.parametrize("text", ["2026-01-31T12:00:00", "2026-01-31 12:00", "2026-01-31", "yesterday", ""])
 def test_times_without_an_offset_are_refused(text: str) -> None:
     with pytest.raises(TelemetryError):

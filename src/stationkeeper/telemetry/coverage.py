@@ -105,7 +105,7 @@ def find_gaps_by_hours(
     settle_s: float = DEFAULT_SETTLE_S,
     schema: str = "flux",
     weekly: Mapping[str, Sequence[WeeklyWindow]] | None = None,
-    timeout_s: float = 30.0,
+    timeout_s: float = 300.0,
 ) -> Report:
     """Return what `find_gaps` returns, from the hourly table, and from rows where it leaves questions.
 

@@ -47,7 +47,7 @@ def find_gaps(
     settle_s: float = DEFAULT_SETTLE_S,
     schema: str = "flux",
     weekly: Mapping[str, Sequence[WeeklyWindow]] | None = None,
-    timeout_s: float = 30.0,
+    timeout_s: float = 300.0,
 ) -> Report:
     """Return the coverage of every registered device that was active in [start, end), from every row.
 

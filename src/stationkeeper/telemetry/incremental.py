@@ -57,7 +57,7 @@ def find_new_gaps(
     settle_s: float = DEFAULT_SETTLE_S,
     schema: str = "flux",
     weekly: Mapping[str, Sequence[WeeklyWindow]] | None = None,
-    timeout_s: float = 120.0,
+    timeout_s: float = 300.0,
 ) -> Report:
     """Return the coverage since each device's watermark, and of the open gaps before it (``rechecked``).
 

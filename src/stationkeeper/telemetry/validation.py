@@ -126,7 +126,7 @@ def validate(
     stale_rows: int = DEFAULT_STALE_ROWS,
     settle_s: float = DEFAULT_SETTLE_S,
     schema: str = "flux",
-    timeout_s: float = 60.0,
+    timeout_s: float = 300.0,
 ) -> list[Finding]:
     """Return what cannot be trusted of the rows in [start, end), by site, device and time.
 
