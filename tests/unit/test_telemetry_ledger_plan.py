@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
 
-from stationkeeper.telemetry.ledger_plan import Span, Standing, plan
+from stationkeeper.telemetry.ledger_plan import Look, Span, Standing, plan
 
 BASE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,9 +80,9 @@ def test_after_a_look_at_everything_the_ledger_is_what_was_found() -> None:
             first, last = sorted(chance.sample(range(61), 2))
             for start, end in ((first, last), (0, 60)):
                 found = gaps(rows, start, end, planned)
-                changes = plan(ledger, found, [Span(at(start), at(end))], cadence_s=60, k=1.5)
+                changes = plan(ledger, found, [Look(Span(at(start), at(end)))], cadence_s=60, k=1.5)
                 ledger = apply(ledger, (changes.insert, changes.update, changes.close), numbers)
-                again = plan(ledger, found, [Span(at(start), at(end))], cadence_s=60, k=1.5)
+                again = plan(ledger, found, [Look(Span(at(start), at(end)))], cadence_s=60, k=1.5)
                 assert (again.insert, again.update, again.close) == ((), (), ()), (
                     "a second look changed something"
                 )
@@ -94,3 +94,12 @@ def test_after_a_look_at_everything_the_ledger_is_what_was_found() -> None:
                 assert minutes(ledger, state) - held_minutes <= truth
                 # A border between two entries is in neither; nothing else may be lacking.
                 assert all(half % 2 == 0 for half in truth - minutes(ledger, state))
+
+
+def test_a_look_at_a_gap_leaves_its_short_neighbour_alone() -> None:
+    """Only the open gap is looked at again; nobody has found the row of the explained one before it."""
+    work = Standing(1, Span(at(4), at(5)), 1, "explained", "work")
+    gap = Standing(2, Span(at(5), at(9)), 3, "open")
+    found = [replace(gap, id=None)]
+    changes = plan([work, gap], found, [Look(gap.span, continued=True)], cadence_s=60, k=1.5)
+    assert (changes.insert, changes.update, changes.close) == ((), (), ())

@@ -188,6 +188,10 @@ def _walk(cursor: Cursor, schema: str, kind: str, looks: Sequence[_Look], k: flo
     ]
     walks = walk(cursor, schema, kind, stretches, k)
     return [
-        Coverage(one.device, one.start, one.end, one.expected, found.present, found.gaps)
-        for one, found in zip((look.window for look in looks), walks, strict=True)
+        Coverage(
+            *(look.window.device, look.window.start, look.window.end, look.window.expected),
+            *(found.present, found.gaps),
+            continued=look.continued,
+        )
+        for look, found in zip(looks, walks, strict=True)
     ]

@@ -6,9 +6,11 @@ gets exactly the entries that the gaps found there ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from stationkeeper.telemetry.sweep import missing_between
@@ -64,6 +66,14 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Look:
+    """A span that was looked at. Unless ``continued``, for a row within reach before it too."""
+
+    span: Span
+    continued: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """Entries to insert, entries as they shall be, and those whose rows have all come."""
 
@@ -72,10 +82,26 @@ class Plan:
     close: tuple[Standing, ...]
 
 
+class _Line:
+    """Entries in the order of their time, to find those near a span without looking at all of them."""
+
+    def __init__(self, entries: Iterable[Standing]) -> None:
+        self._entries = sorted(entries, key=lambda entry: entry.span.start)
+        self._starts = [entry.span.start for entry in self._entries]
+        self._ends = list(accumulate((entry.span.end for entry in self._entries), max))
+
+    def __iter__(self) -> Iterator[Standing]:
+        return iter(self._entries)
+
+    def near(self, span: Span) -> list[Standing]:
+        """Return the entries that have something in common with a span or touch it, and perhaps others."""
+        return self._entries[bisect_left(self._ends, span.start) : bisect_right(self._starts, span.end)]
+
+
 def plan(
     standing: Sequence[Standing],
     found: Sequence[Standing],
-    looked_at: Sequence[Span],
+    looked_at: Sequence[Look],
     *,
     cadence_s: float,
     k: float,
@@ -84,62 +110,66 @@ def plan(
 
     ``found`` are entries to be (without id): gaps that are open, explained or expired.
     """
-    found = _disjoint(found, cadence_s)
-    # A sweep looks back by one reach for a row that its first one follows.
+    gaps = _Line(_disjoint(found, cadence_s))
+    looks = _Line(Standing(None, look.span, 0, "look") for look in looked_at)
     reach = timedelta(seconds=cadence_s * k)
-    backs = [Span(look.start - reach, look.start) for look in looked_at]
-    seen = [*looked_at, *(gap.span for gap in found)]
+    backs = [Span(look.span.start - reach, look.span.start) for look in looked_at if not look.continued]
     kept: dict[int, Standing] = {}
     close, insert = [], []
     loose: list[Standing] = []
     for entry in standing:
         assert entry.id is not None
-        parts = [entry] if entry.state in _LEFT_ALONE else _parts(entry, found, (seen, backs), cadence_s)
+        parts = [entry] if entry.state in _LEFT_ALONE else _parts(entry, gaps, (looks, backs), cadence_s)
         if not parts:
             close.append(entry)
             continue
         keep = next((part for part in parts if part.state == entry.state), parts[0])
         kept[entry.id] = replace(keep, id=entry.id)
         loose += [part for part in parts if part is not keep]
-    occupied = [entry.span for entry in (*kept.values(), *loose)]
-    for gap in found:
-        loose += [_cut(gap, piece, cadence_s) for piece in gap.span.without(occupied)]
+    occupied = _Line((*kept.values(), *loose))
+    for gap in gaps:
+        taken = [entry.span for entry in occupied.near(gap.span)]
+        loose += [_cut(gap, piece, cadence_s) for piece in gap.span.without(taken)]
+    held = _Line(kept.values())
     for part in loose:
-        into = next((entry for entry in kept.values() if _continues(entry, part, found)), None)
+        near = (kept[entry.id] for entry in held.near(part.span) if entry.id is not None)
+        into = next((entry for entry in near if _continues(entry, part, gaps)), None)
         if into is None:
             insert.append(part)
         else:
             assert into.id is not None
             whole = Span(min(into.span.start, part.span.start), max(into.span.end, part.span.end))
-            kept[into.id] = _cut(into, whole, cadence_s, found)
+            kept[into.id] = _cut(into, whole, cadence_s, gaps)
     before = {entry.id: entry for entry in standing}
     update = [entry for number, entry in kept.items() if entry != before[number]]
     return Plan(tuple(insert), tuple(update), tuple(close))
 
 
-def _continues(entry: Standing, part: Standing, found: Sequence[Standing]) -> bool:
+def _continues(entry: Standing, part: Standing, gaps: _Line) -> bool:
     """Tell whether a part carries on an entry: they touch, say the same, and no row lies between them."""
     if entry.state == "claimed" or not (entry.like(part) and entry.span.touches(part.span)):
         return False
     border = entry.span.end if entry.span.end == part.span.start else entry.span.start
-    return part.state == "expired" or any(gap.span.start < border < gap.span.end for gap in found)
+    return part.state == "expired" or any(
+        gap.span.start < border < gap.span.end for gap in gaps.near(Span(border, border))
+    )
 
 
 def _parts(
-    entry: Standing,
-    found: Sequence[Standing],
-    looks: tuple[Sequence[Span], Sequence[Span]],
-    cadence_s: float,
+    entry: Standing, gaps: _Line, looked_at: tuple[_Line, Sequence[Span]], cadence_s: float
 ) -> list[Standing]:
     """Return what is left of an entry: where nobody looked, and where rows are still missing."""
-    seen, backs = looks
+    looks, backs = looked_at
+    near = gaps.near(entry.span)
+    seen = [look.span for look in looks.near(entry.span)]
     outside = [
         _cut(entry, piece, cadence_s)
-        for piece in entry.span.without(seen)
+        for piece in entry.span.without([*seen, *(gap.span for gap in near)])
+        # Too short to be a gap before a look that has searched it for a row.
         if not any(piece.end == back.end and piece.start >= back.start for back in backs)
     ]
     inside = [
-        _cut(gap, common, cadence_s) for gap in found if (common := gap.span.common(entry.span)) is not None
+        _cut(gap, common, cadence_s) for gap in near if (common := gap.span.common(entry.span)) is not None
     ]
     merged: list[Standing] = []
     before: Standing | None = None
@@ -156,7 +186,7 @@ def _parts(
             merged.append(part)
         before = part
     if len(merged) == 1 and merged[0].span == entry.span and merged[0].like(entry):
-        return [replace(merged[0], expected=_expected(entry, merged[0].span, found, cadence_s))]
+        return [replace(merged[0], expected=_expected(entry, merged[0].span, gaps, cadence_s))]
     return merged
 
 
@@ -175,13 +205,13 @@ def _disjoint(found: Sequence[Standing], cadence_s: float) -> list[Standing]:
     return result
 
 
-def _expected(entry: Standing, span: Span, found: Sequence[Standing], cadence_s: float) -> int:
-    exact = next((gap.expected for gap in found if gap.span == span), None)
+def _expected(entry: Standing, span: Span, gaps: _Line, cadence_s: float) -> int:
+    exact = next((gap.expected for gap in gaps.near(span) if gap.span == span), None)
     if exact is not None:
         return exact
     return entry.expected if entry.span == span else max(1, missing_between(span.start, span.end, cadence_s))
 
 
-def _cut(entry: Standing, span: Span, cadence_s: float, found: Sequence[Standing] = ()) -> Standing:
-    """Return an entry with another span; the rows it lacks are estimated by the length."""
-    return replace(entry, span=span, expected=_expected(entry, span, found, cadence_s))
+def _cut(entry: Standing, span: Span, cadence_s: float, gaps: _Line | None = None) -> Standing:
+    """Return an entry with another span; the rows it lacks are those of a gap, or estimated by the length."""
+    return replace(entry, span=span, expected=_expected(entry, span, gaps or _Line(()), cadence_s))

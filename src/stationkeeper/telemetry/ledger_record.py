@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stationkeeper.telemetry.explanations import Gap, horizons
-from stationkeeper.telemetry.ledger_plan import Plan, Span, Standing, plan
+from stationkeeper.telemetry.ledger_plan import Look, Plan, Span, Standing, plan
 from stationkeeper.telemetry.report import Coverage, Report
 from stationkeeper.telemetry.source import (
     COVERAGE_STATE,
@@ -117,17 +117,21 @@ def _plans(
     cursor: Cursor, report: Report, schema: str, *, lock: bool = True
 ) -> list[tuple[Device, Plan, list[Standing]]]:
     """Return for each device of the report what is to be done, and its entries."""
-    looks: dict[Device, list[tuple[Coverage, bool]]] = {}
-    for again, coverages in ((False, report.devices), (True, report.rechecked)):
-        for coverage in coverages:
-            looks.setdefault(coverage.device, []).append((coverage, again))
-    standing = _standing(cursor, [c for seen in looks.values() for c, _ in seen], schema, lock=lock)
+    looks: dict[Device, list[Coverage]] = {}
+    for coverage in (*report.devices, *report.rechecked):
+        looks.setdefault(coverage.device, []).append(coverage)
+    standing = _standing(cursor, [*report.devices, *report.rechecked], schema, lock=lock)
     plans = []
     for device, seen in looks.items():
-        found = [gap for coverage, again in seen for gap in _found(coverage, clip=again)]
-        spans = [Span(coverage.start, coverage.end) for coverage, _ in seen]
         entries = standing.get(device.id, [])
-        plans.append((device, plan(entries, found, spans, cadence_s=device.cadence_s, k=report.k), entries))
+        changes = plan(
+            entries,
+            [gap for coverage in seen for gap in _found(coverage)],
+            [Look(Span(coverage.start, coverage.end), coverage.continued) for coverage in seen],
+            cadence_s=device.cadence_s,
+            k=report.k,
+        )
+        plans.append((device, changes, entries))
     return plans
 
 
@@ -155,11 +159,11 @@ def _standing(
     return found
 
 
-def _found(coverage: Coverage, *, clip: bool) -> Iterable[Standing]:
+def _found(coverage: Coverage) -> Iterable[Standing]:
     """Yield the gaps of a coverage as entries. Looked at again, an edge is the entry's: none grows there."""
     for gap in (*coverage.gaps, *coverage.explained):
         span: Span | None = Span(gap.start, gap.end)
-        if clip and span is not None:
+        if coverage.continued and span is not None:
             span = span.common(Span(coverage.start, coverage.end))
         if span is None:
             continue

@@ -14,7 +14,8 @@ from stationkeeper.telemetry.source import Device, rfc3339
 class Coverage:
     """One device: rows expected by its cadence, rows there, and the gaps. The times are the asked span.
 
-    ``gaps`` are those that nobody can explain, ``explained`` the others.
+    ``gaps`` are those that nobody can explain, ``explained`` the others. ``continued``: the span begins where
+    a gap of the ledger does, and nobody looked before it.
     """
 
     device: Device
@@ -24,6 +25,7 @@ class Coverage:
     present: int
     gaps: tuple[Gap, ...]
     explained: tuple[Gap, ...] = ()
+    continued: bool = False
 
     @property
     def missing(self) -> int:
