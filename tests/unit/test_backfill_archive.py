@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -211,3 +212,11 @@ def test_of_two_archives_of_an_hour_the_fuller_one_counts(world: World, tmp_path
     archived(world, tmp_path / "2026-01-08")
     source = ArchiveSource("archives", tmp_path)
     assert world.recover(source).rows_new == 10_000
+
+
+def test_without_arrow_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(
+        TelemetryError, match="archives need the package pyarrow on the control node: make setup"
+    ):
+        ArchiveSource("cold", tmp_path).check({})

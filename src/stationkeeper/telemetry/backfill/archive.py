@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stationkeeper.telemetry.backfill.binary import MICROSECONDS, Writable, write_rows
-from stationkeeper.telemetry.backfill.files import read_csv, read_parquet, rows_between
+from stationkeeper.telemetry.backfill.files import (
+    read_csv,
+    read_parquet,
+    require_arrow,
+    rows_between,
+)
 from stationkeeper.telemetry.backfill.manifest import NAME, ArchiveFile, Manifest, read_manifest, verify_file
 from stationkeeper.telemetry.backfill.proof import Hour
 from stationkeeper.telemetry.backfill.slices import HOUR, Slice, floor
@@ -35,6 +40,7 @@ class ArchiveSource:
 
     def check(self, tables: Mapping[str, Table]) -> None:
         """Verify every manifest, and that its columns are those of the target."""
+        require_arrow()
         by_name = {table.name: table for table in tables.values()}
         found = sorted(self._directory.glob(NAME)) or sorted(self._directory.glob(f"*/{NAME}"))
         if not found:

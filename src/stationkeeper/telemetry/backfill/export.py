@@ -17,7 +17,7 @@ from psycopg2 import sql
 
 from stationkeeper.telemetry.backfill.archive import ArchiveSource
 from stationkeeper.telemetry.backfill.batch import Batch, Fetched
-from stationkeeper.telemetry.backfill.files import read_csv, schema
+from stationkeeper.telemetry.backfill.files import read_csv, require_arrow, schema
 from stationkeeper.telemetry.backfill.manifest import (
     NAME,
     ArchiveFile,
@@ -83,6 +83,7 @@ def export(
     Raises TelemetryError for an empty window, an unknown site, and a directory with an archive of other rows:
     an archive is never overwritten, it may hold what the database has no more.
     """
+    require_arrow()
     start, end = aware(start), aware(end)
     if start >= end:
         raise TelemetryError("the window is empty: it ends before it begins")

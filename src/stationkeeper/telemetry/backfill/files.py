@@ -17,6 +17,14 @@ ROWS = 25_000
 _CSV_BLOCK = 4 << 20
 
 
+def require_arrow() -> None:
+    """Raise TelemetryError where the library is not installed."""
+    try:
+        import pyarrow  # noqa: F401 (only whether it is there)
+    except ImportError:
+        raise TelemetryError("archives need the package pyarrow on the control node: make setup") from None
+
+
 def schema(columns: Mapping[str, str]) -> pyarrow.Schema:
     """Return Arrow's types for columns of PostgreSQL's types."""
     import pyarrow as pa
