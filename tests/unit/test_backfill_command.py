@@ -151,6 +151,12 @@ def test_a_throttle_does_not_save_idle_time_up() -> None:
     assert waits == [1.0, 2.0]
 
 
+def test_a_slow_recovery_takes_slices_that_fit_its_lease() -> None:
+    assert Throttle(None).rows_within(75, at_most=50_000) == 50_000
+    assert Throttle(100).rows_within(75, at_most=50_000) == 7500
+    assert Throttle(0.001).rows_within(75, at_most=50_000) == 1
+
+
 def test_no_replica_is_no_lag(world: World) -> None:
     with (
         closing(connect(world.target | {"user": "flux_operator"})) as connection,

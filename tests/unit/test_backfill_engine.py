@@ -401,3 +401,23 @@ def test_a_source_whose_rows_are_not_what_it_proved_is_left_out(world: World) ->
     told = world.recover(Lying("second", world.source)).failed_sources["second"]
     assert told.startswith("the hour 2026-01-05T00:00:00Z has 60 rows ")
     assert (world.checksum(world.target)[0], world.states()) == (0, ["open"])
+
+
+@pytest.mark.criterion("GR-5")
+def test_the_leases_of_waiting_entries_are_renewed_with_every_slice(world: World) -> None:
+    for name in ("A", "B"):
+        device = world.device(name, cadence_s=60)
+        world.rows(world.source, device, count=120, cadence_s=60)
+        world.gap(device, START - timedelta(minutes=1), START + 2 * HOUR, 120)
+    far = "2100-01-01T00:00:00Z"
+    left = []
+
+    def between_slices(_: float) -> None:
+        query = "SELECT count(*) FROM flux.mg_gap_ledger WHERE state = 'claimed' AND lease_until = %s"
+        left.append(world.on(world.target, query, far)[0][0])
+        world.on(world.target, "UPDATE flux.mg_gap_ledger SET lease_until = %s WHERE state = 'claimed'", far)
+
+    throttle = Throttle(1, clock=lambda: 0.0, sleep=between_slices)
+    assert world.recover(throttle=throttle, slice_rows=10).entries == {"recovered": 2}
+    assert len(left) >= 24
+    assert not any(left), "a lease was not renewed"

@@ -79,6 +79,15 @@ class Outcome:
         self.stopped = self.stopped or other.stopped
 
 
+@dataclass
+class Shared:
+    """What the workers of one run have in common: the order to stop, and the entries that one of them had."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    seen: set[int] = field(default_factory=set)
+
+
 class Recovery:
     """One worker. Several may run beside each other; the ledger's leases keep them apart."""
 
@@ -91,7 +100,7 @@ class Recovery:
         options: Options,
         throttle: Throttle | None = None,
         progress: Progress | None = None,
-        stop: threading.Event | None = None,
+        shared: Shared | None = None,
     ) -> None:
         if not sources:
             raise TelemetryError("no source is given: there is nowhere to recover rows from")
@@ -100,12 +109,13 @@ class Recovery:
         self._owner = owner
         self._options = options
         self._throttle = throttle or Throttle(None)
+        # Two workers may wait behind each other, and no wait may outlast a lease.
+        self._slice_rows = self._throttle.rows_within(options.lease_s / 4, at_most=options.slice_rows)
         self._progress = progress or Silent()
-        self._stop = stop or threading.Event()
+        self._shared = shared or Shared()
         self._tables: Mapping[str, Table] = {}
         self._outcome = Outcome()
         self._held: dict[int, ledger.Entry] = {}
-        self._seen: set[int] = set()
 
     def run(self) -> Outcome:
         """Work through the open entries, newest first.
@@ -120,20 +130,10 @@ class Recovery:
         for source in self._sources:
             source.check(self._tables)
         try:
-            while self._outcome.stopped is None and not self._stop.is_set():
-                entries = ledger.claim(
-                    self._connection,
-                    self._owner,
-                    schema=options.schema,
-                    lease_s=options.lease_s,
-                    limit=options.claim_at_once,
-                    sites=options.sites,
-                    seen=sorted(self._seen),
-                )
+            while self._outcome.stopped is None and not self._shared.stop.is_set():
+                entries = self._claim()
                 if not entries:
                     break
-                self._held |= {entry.id: entry for entry in entries}
-                self._seen |= self._held.keys()
                 self._recover(entries)
         finally:
             # With a broken connection the leases run out by themselves.
@@ -141,6 +141,23 @@ class Recovery:
                 ledger.release(self._connection, list(self._held.values()), schema=options.schema)
         self._outcome.buckets = rollup.refresh(self._connection, options.schema, timeout_s=options.timeout_s)
         return self._outcome
+
+    def _claim(self) -> list[ledger.Entry]:
+        """Claim entries that no worker of this run has had: one that was left open is not tried twice."""
+        options = self._options
+        with self._shared.lock:
+            entries = ledger.claim(
+                self._connection,
+                self._owner,
+                schema=options.schema,
+                lease_s=options.lease_s,
+                limit=options.claim_at_once,
+                sites=options.sites,
+                seen=sorted(self._shared.seen),
+            )
+            self._held |= {entry.id: entry for entry in entries}
+            self._shared.seen |= self._held.keys()
+        return entries
 
     def _recover(self, entries: Sequence[ledger.Entry]) -> None:
         with snapshot(self._connection, timeout_s=self._options.timeout_s) as cursor:
@@ -165,7 +182,7 @@ class Recovery:
             work = [(job, slice_) for job in jobs for slice_ in self._to_do(cursor, source, job, first)]
         last = {job.gap.id: slice_ for job, slice_ in work}
         for job, slice_, fetched in fetch_ahead(source, self._tables, work):
-            self._outcome.stopped = "told to stop" if self._stop.is_set() else self._too_far_behind()
+            self._outcome.stopped = "told to stop" if self._shared.stop.is_set() else self._too_far_behind()
             if self._outcome.stopped is not None:
                 return
             applied = self._store(job, slice_, fetched, settle=slice_ is last[job.gap.id])
@@ -182,18 +199,18 @@ class Recovery:
         options, cadence_s = self._options, job.device.cadence_s
         if not first:
             found = holes(cursor, self._tables[job.device.type], job)
-            return [part for hole in found for part in cut(hole.span, cadence_s, rows=options.slice_rows)]
+            return [part for hole in found for part in cut(hole.span, cadence_s, rows=self._slice_rows)]
         if job.span is None:
             return []
         done = done_slices(cursor, options.schema, job.gap.id, source.name)
-        return [part for part in cut(job.span, cadence_s, rows=options.slice_rows) if part not in done]
+        return [part for part in cut(job.span, cadence_s, rows=self._slice_rows) if part not in done]
 
     def _store(self, job: Job, slice_: Slice, fetched: Fetched, *, settle: bool) -> Applied:
         """One transaction: the lease, the rows, their proof, their provenance, and the ledger."""
         kind, options = job.device.type, self._options
         complete = False
         with changing(self._connection, timeout_s=options.timeout_s) as cursor:
-            self._renew(cursor, job)
+            self._renew(cursor)
             batch = Batch(cursor, options.schema, kind, self._tables[kind], job.device.id)
             applied = batch.apply(job.gap.id, slice_, fetched)
             if settle and not job.refusal and not holes(cursor, self._tables[kind], job):
@@ -211,7 +228,7 @@ class Recovery:
         """Settle an entry that every source was asked about, by what its span looks like now."""
         options = self._options
         with changing(self._connection, timeout_s=options.timeout_s) as cursor:
-            self._renew(cursor, job)
+            self._renew(cursor)
             missing = holes(cursor, self._tables[job.device.type], job)
             rows, _ = recovered(cursor, options.schema, job.gap.id)
             nowhere = f"no source has these rows ({', '.join(source.name for source in self._sources)})"
@@ -230,7 +247,8 @@ class Recovery:
             if state == "partial":
                 closing = f"{options.give_up}: {nowhere}" if options.give_up else None
                 rest = split_off(cursor, options.schema, job.gap, missing, give_up=closing)
-                self._seen.update(rest)
+                with self._shared.lock:
+                    self._shared.seen.update(rest)
         self._ended(job, state)
 
     def _settle(self, cursor: Cursor, job: Job, state: str, *, reason: str = "") -> None:
@@ -248,9 +266,10 @@ class Recovery:
             evidence={"rollup": "waiting"} if waiting else {},
         )
 
-    def _renew(self, cursor: Cursor, job: Job) -> None:
-        options = self._options
-        ledger.renew(cursor, job.gap, schema=options.schema, lease_s=options.lease_s)
+    def _renew(self, cursor: Cursor) -> None:
+        """Renew the leases of all held entries: those at the end of the queue must not run out meanwhile."""
+        for entry in self._held.values():
+            ledger.renew(cursor, entry, schema=self._options.schema, lease_s=self._options.lease_s)
 
     def _ended(self, job: Job, state: str) -> None:
         del self._held[job.gap.id]

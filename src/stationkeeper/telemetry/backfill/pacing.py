@@ -34,6 +34,10 @@ class Throttle:
         self._free_at = clock()
         self._lock = threading.Lock()
 
+    def rows_within(self, seconds: float, *, at_most: int) -> int:
+        """Return how many rows may be spent in a time, at least one and at most ``at_most``."""
+        return at_most if self._rate is None else max(1, min(at_most, int(self._rate * seconds)))
+
     def spend(self, rows: int) -> None:
         """Account for rows that were copied, and wait as long as they should have taken."""
         if self._rate is None:

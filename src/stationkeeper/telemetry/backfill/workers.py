@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from typing import Any
 
-from stationkeeper.telemetry.backfill.engine import Options, Outcome, Recovery
+from stationkeeper.telemetry.backfill.engine import Options, Outcome, Recovery, Shared
 from stationkeeper.telemetry.backfill.pacing import Throttle
 from stationkeeper.telemetry.backfill.progress import Progress
 from stationkeeper.telemetry.backfill.sources import Source
@@ -27,7 +26,7 @@ def recover(
     progress: Progress | None = None,
 ) -> Outcome:
     """Recover with ``workers`` threads. Raises TelemetryError when one fails; the others stop then."""
-    stop = threading.Event()
+    shared = Shared()
     owner = f"{socket.gethostname()}:{os.getpid()}"
 
     def work(number: int) -> Outcome:
@@ -41,7 +40,7 @@ def recover(
                 options=options,
                 throttle=throttle,
                 progress=progress,
-                stop=stop,
+                shared=shared,
             )
             return worker.run()
 
@@ -52,7 +51,7 @@ def recover(
         finally:
             # Also after Ctrl-C: the slices at hand are finished, the leases given back.
             if not all(future.done() and future.exception() is None for future in futures):
-                stop.set()
+                shared.stop.set()
     total = Outcome()
     for future in futures:
         total.add(future.result())
