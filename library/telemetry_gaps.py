@@ -13,13 +13,16 @@ description:
   - A gap in planned maintenance (module M(maintenance_record)), in a weekly maintenance window, or of samples
     that a controller has given up, is explained - it is returned with its explanation and counted apart. The
     part of a gap that no explanation covers stays a gap.
+  - It can also look for rows that are there and cannot be trusted (O(kinds)), write what is missing into the
+    gap ledger (O(record)), and copy impossible rows to the quarantine (O(quarantine)). Readings are never
+    changed.
   - Finding a gap is a result, not a failure of the module. It fails when it cannot answer - the database is
     down, the registry is empty, a site is unknown, or a time has no offset.
 version_added: "0.1.0"
 author: Stationkeeper
 options:
   database:
-    description: Connection of a user that may read telemetry.
+    description: Connection of a user that may read telemetry, and write the ledger where that is asked for.
   schema:
     description: Schema of the telemetry tables.
     type: str
@@ -30,7 +33,7 @@ options:
     elements: str
     default: []
   window_hours:
-    description: Length of the window that ends now. Not together with O(from) and O(to).
+    description: Length of the window that ends now. Not together with O(from), O(to) and O(incremental).
     type: float
   from:
     description: Start of the window, RFC 3339 with an offset from UTC.
@@ -40,6 +43,42 @@ options:
       - End of the window, RFC 3339 with an offset from UTC. Not part of the window. Needs O(from).
       - Now when left out.
     type: str
+  incremental:
+    description:
+      - Instead of a window, what is new since each device's watermark, and the open gaps of the ledger.
+      - The watermarks move with O(record).
+    type: bool
+    default: false
+  lateness_s:
+    description: With O(incremental), rows may come this many seconds late without being in the ledger.
+    type: float
+    default: 3600
+  by_hours:
+    description: Answer from the hourly coverage, and from rows where it leaves questions; the same answer.
+    type: bool
+    default: false
+  record:
+    description: Make the gap ledger agree with what is found.
+    type: bool
+    default: false
+  kinds:
+    description:
+      - Also look for these kinds of rows that cannot be trusted.
+      - V(stale), a heartbeat or sequence number that stands still while rows come. V(lacking), rows without a
+        metric that the device's profile samples. V(impossible), values outside of what the device can have.
+        V(future), rows stamped after now.
+    type: list
+    elements: str
+    choices: [stale, lacking, impossible, future]
+    default: []
+  stale_rows:
+    description: As many rows with the same counter are V(stale).
+    type: int
+    default: 5
+  quarantine:
+    description: Copy the rows of the kinds V(impossible) and V(future) to the quarantine. They stay readings.
+    type: bool
+    default: false
   k:
     description: Two rows that are more than this many cadences apart have a gap between them.
     type: float
@@ -58,11 +97,11 @@ options:
 extends_documentation_fragment: [database]
 attributes:
   check_mode:
-    description: Reads only, so it does the same.
+    description: Writes nothing, and says what it would write.
     support: full
   diff_mode:
-    description: Nothing changes.
-    support: none
+    description: Shows how many entries the ledger and the quarantine get.
+    support: full
 requirements:
   - the Python package C(stationkeeper) on the control node
 """
@@ -135,6 +174,23 @@ sites:
   returned: success
   type: dict
   sample: {WLCE: {state: ok, message: "2 devices complete, 86400 rows", devices: []}}
+findings:
+  description: >-
+    Rows that cannot be trusted, each with kind, device, site, from, to (both included), rows and reason.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{kind: stale, device: WLCE-BESS-01, site: WLCE, from: "2026-01-31T12:00:00Z",
+            to: "2026-01-31T12:05:00Z", rows: 300, reason: heartbeat stands still at 7}]
+recorded:
+  description: Entries of the ledger that are new, explained, extended, reduced or closed, each a number.
+  returned: with O(record)
+  type: dict
+  sample: {new: 1, explained: 0, extended: 0, reduced: 0, closed: 2}
+quarantined:
+  description: Number of rows that are new in the quarantine.
+  returned: with O(quarantine)
+  type: int
 table:
   description: The same as lines for a terminal.
   returned: success
@@ -149,7 +205,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.stationkeeper.database.arguments import DATABASE
 
 try:
-    from stationkeeper.telemetry import gaps, source
+    from stationkeeper.telemetry import source
+    from stationkeeper.telemetry.check import Question, check
     from stationkeeper.telemetry.explanations import weekly_windows
     from stationkeeper.telemetry.presentation import describe, site_states
 
@@ -170,11 +227,22 @@ def main() -> None:
             "to": {"type": "str"},
             "k": {"type": "float", "default": 1.5},
             "settle_s": {"type": "float", "default": 60},
+            "incremental": {"type": "bool", "default": False},
+            "lateness_s": {"type": "float", "default": 3600},
+            "by_hours": {"type": "bool", "default": False},
+            "record": {"type": "bool", "default": False},
+            "kinds": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["stale", "lacking", "impossible", "future"],
+                "default": [],
+            },
+            "stale_rows": {"type": "int", "default": 5},
+            "quarantine": {"type": "bool", "default": False},
             "weekly_windows": {"type": "dict", "default": {}},
         },
         mutually_exclusive=[("window_hours", "from"), ("window_hours", "to")],
         required_by={"to": ("from",)},
-        required_one_of=[("window_hours", "from")],
         supports_check_mode=True,
     )
     if MISSING is not None:
@@ -183,26 +251,49 @@ def main() -> None:
         )
     params = module.params
     try:
-        start, end = _window(params)
-        weekly = weekly_windows(params["weekly_windows"])
-        with source.reading(params["database"]) as connection:
-            report = gaps.find_gaps(
-                connection,
-                start,
-                end,
-                sites=params["sites"] or None,
-                k=params["k"],
-                settle_s=params["settle_s"],
-                schema=params["schema"],
-                weekly=weekly,
-            )
+        question = _question(params)
+        connected = source.connected if question.writes and not module.check_mode else source.reading
+        with connected(params["database"]) as connection:
+            answer = check(connection, question, dry_run=module.check_mode)
     except source.TelemetryError as error:
         module.fail_json(msg=str(error))
-    states = site_states(report, params["sites"])
-    module.exit_json(changed=False, sites=states, table=describe(report).splitlines(), **report.as_dict())
+    result: dict[str, Any] = {
+        "changed": answer.changed,
+        "sites": site_states(answer.report, params["sites"], answer.findings),
+        "table": [*describe(answer.report).splitlines(), *answer.lines()],
+    }
+    if module._diff and answer.changed:
+        result["diff"] = {"prepared": "\n".join(answer.written())}
+    module.exit_json(**result, **answer.as_dict())
 
 
-def _window(params: dict[str, Any]) -> tuple[datetime, datetime]:
+def _question(params: dict[str, Any]) -> Question:
+    if params["quarantine"] and not params["kinds"]:
+        raise source.TelemetryError("quarantine copies what kinds finds; give kinds: [impossible, future]")
+    start, end = _window(params)
+    return Question(
+        start=start,
+        end=end,
+        **{
+            key: params[key]
+            for key in (
+                *("k", "settle_s", "lateness_s", "schema", "by_hours"),
+                *("kinds", "stale_rows", "record", "quarantine"),
+            )
+        },
+        sites=params["sites"] or None,
+        weekly=weekly_windows(params["weekly_windows"]),
+    )
+
+
+def _window(params: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
+    given = [name for name in ("window_hours", "from") if params[name] is not None]
+    if params["incremental"]:
+        if given:
+            raise source.TelemetryError(f"incremental takes no window; leave {given[0]} out")
+        return None, None
+    if not given:
+        raise source.TelemetryError("one of the following is required: window_hours, from, incremental")
     if params["from"] is not None:
         end = source.parse_time(params["to"]) if params["to"] is not None else datetime.now(UTC)
         return source.parse_time(params["from"]), end

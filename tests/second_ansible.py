@@ -15,6 +15,7 @@ LIBRARIES = (
     "ansible-runner",
     "cryptography",
     "psycopg2-binary",
+    "pyarrow",
     "pydantic",
     "pymodbus",
     "pyyaml",

@@ -16,6 +16,7 @@ _COMMANDS: dict[str, str] = {
     "audit": "stationkeeper.audit.command",
     "runbooks": "stationkeeper.runbooks.command",
     "gaps": "stationkeeper.telemetry.command",
+    "backfill": "stationkeeper.telemetry.backfill.command",
     "secrets": "stationkeeper.secrets.command",
     "stop": "stationkeeper.stopping.command",
 }

@@ -19,6 +19,7 @@ from stationkeeper.dashboards import Query, files, queries
 from stationkeeper.dashboards.command import run
 from stationkeeper.dashboards.queries import substitute_promql, substitute_sql
 from stationkeeper.dashboards.rules import alert_rules
+from stationkeeper.database.statements import split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRAFANA = REPOSITORY / "roles" / "grafana"
@@ -67,6 +68,22 @@ INSERT INTO flux.mg_bess_readings (time, device_id, boot_id, seq, power_kw)
   SELECT now() - m * interval '1 minute', '00000000-0000-0000-0000-000000000001',
          '00000000-0000-0000-0000-00000000000b', 200 - m, 40
   FROM generate_series(0, 120) AS m WHERE m NOT BETWEEN 30 AND 41;
+INSERT INTO flux.mg_coverage_state SELECT id, now() - interval '2 minutes' FROM flux.mg_device_registry;
+INSERT INTO flux.mg_gap_ledger (device_id, span, expected, state, reason, recovered_rows, lease_owner,
+                                lease_until)
+  SELECT '00000000-0000-0000-0000-000000000001',
+         tstzrange(now() - first * interval '1 minute', now() - last * interval '1 minute', '()'),
+         expected, state, reason, recovered, 'a worker', now()
+  FROM (VALUES (42, 36, 5, 'open', NULL, 0), (36, 33, 2, 'unrecoverable', 'buffer was full', 0),
+               (33, 29, 3, 'claimed', NULL, 0), (50, 42, 9, 'partial', 'rest below', 4))
+    AS gap (first, last, expected, state, reason, recovered);
+INSERT INTO flux.mg_backfill_batch (id, device_id, span, source, rows_in, rows_new, hash)
+  SELECT gen_random_uuid(), '00000000-0000-0000-0000-000000000002',
+         tstzrange(now() - interval '50 minutes', now() - interval '40 minutes'), 'archive', 9, 7, '';
+INSERT INTO flux.mg_coverage_hourly (device_id, hour, rows, first_time, last_time, widest, boots)
+  SELECT '00000000-0000-0000-0000-000000000001', hour, 30, hour, hour, '0', 1
+  FROM generate_series(date_bin('1 hour', now() - interval '1 hour', timestamptz '2000-01-01 00:00:00+00'),
+                       now(), interval '1 hour') AS hour;
 """
 
 
@@ -85,6 +102,9 @@ def database(postgres_cluster: Any) -> psycopg2.extensions.connection:
     cursor = connection.cursor()
     cursor.execute("SET timezone = 'UTC'")
     cursor.execute(TABLES)
+    for statement in split((REPOSITORY / "migrations/flux/0007_gap_ledger.sql").read_text()):
+        if not statement.text.startswith("GRANT"):
+            cursor.execute(statement.text)
     cursor.execute(ROWS)
     cursor.execute("SET default_transaction_read_only = on")
     return connection
@@ -100,7 +120,7 @@ def test_the_same_code_gives_the_same_bytes() -> None:
 
 def test_dashboards_have_different_uids_that_name_their_files() -> None:
     uids = [board["uid"] for board in DASHBOARDS]
-    assert len(set(uids)) == len(uids) == 3
+    assert len(set(uids)) == len(uids) == 4
     assert {f"/var/lib/grafana/dashboards/{uid}.json" for uid in uids} < set(files())
 
 
@@ -207,6 +227,28 @@ def test_rows_missing_within_a_run_are_counted(database: psycopg2.extensions.con
     (run_,) = answers(database, "Runs of each controller")
     assert run_[1] == "WLCE-BESS-01"
     assert run_[-1] == 12
+
+
+def test_the_ledger_shows_what_is_open_explained_and_recovered(
+    database: psycopg2.extensions.connection,
+) -> None:
+    assert answers(database, "Open gaps") == [(2,)]
+    assert answers(database, "Rows open") == [(5 + 3,)]
+    assert answers(database, "Rows explained") == [(2,)]
+    assert answers(database, "Rows recovered") == [(7,)]
+    assert answers(database, "Rows in quarantine") == [(0,)]
+    devices = {row[1]: row for row in answers(database, "Gaps of each device")}
+    assert devices["WLCE-BESS-01"][2:4] == (2, 8)
+    assert devices["WLCE-BESS-01"][5:8] == (2, 0, "buffer was full")
+    assert devices["HMCE-BESS-01"][2:4] == (0, 0)
+    # The worst state wins: an open gap hides the explained one beside it.
+    picture = answers(database, "Coverage of each device")
+    worst = {name: max(value for _, device, value in picture if device == name) for name in devices}
+    assert worst == {"WLCE-BESS-01": 3, "HMCE-BESS-01": 1}
+    hours = answers(database, "Rows stored, of those promised, by site")
+    # 30 rows of the 60 of the hour before this one.
+    assert next(value for _, site, value in hours if site == "WLCE") == 50
+    assert {value for _, site, value in hours if site == "HMCE"} == {0}
 
 
 def test_an_unknown_variable_is_refused() -> None:

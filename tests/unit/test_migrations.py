@@ -171,6 +171,61 @@ def test_a_held_lock_is_reported(postgres_settings: dict[str, Any]) -> None:
     holder.close()
 
 
+def test_a_changed_or_missing_earlier_file_stops_before_anything_is_applied(
+    postgres_settings: dict[str, Any],
+) -> None:
+    connection = connect(postgres_settings)
+    apply(connection, parse([ONE, TWO]), applied_by="test")
+    three = ("0003_three.sql", "CREATE TABLE three (id int);")
+    changed = (ONE[0], ONE[1] + "\n-- a comment")
+    with pytest.raises(MigrationError, match=r"0001_one\.sql was changed"):
+        apply(connection, parse([changed, TWO, three]), applied_by="test")
+    with pytest.raises(MigrationError, match=r"0002_two\.sql is applied .* missing"):
+        apply(connection, parse([ONE]), applied_by="test")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('three') IS NULL, count(*) FROM ops.migrations")
+        assert cursor.fetchone() == (True, 2)
+        # The lock is free again.
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert cursor.fetchone() == (0,)
+
+
+def test_a_session_that_is_lost_in_a_migration_leaves_nothing(postgres_settings: dict[str, Any]) -> None:
+    lost = ("0002_two.sql", "CREATE TABLE two (id int);\nSELECT pg_terminate_backend(pg_backend_pid());")
+    with pytest.raises(MigrationError, match=r"0002_two\.sql, line 2: (server closed|terminating)"):
+        apply(connect(postgres_settings), parse([ONE, lost]), applied_by="test")
+    connection = connect(postgres_settings)
+    assert [row.version for row in read_applied(connection)] == [1]
+    assert [m.name for m in apply(connection, parse([ONE, TWO]), applied_by="test")] == ["two"]
+
+
+def test_what_one_file_sets_does_not_reach_the_next(postgres_settings: dict[str, Any]) -> None:
+    connection = connect(postgres_settings)
+    files = [
+        ("0001_one.sql", "CREATE SCHEMA other; SET search_path = other; CREATE TABLE one (id int);"),
+        ("0002_two.sql", "CREATE TABLE two (id int);"),
+    ]
+    apply(connection, parse(files), applied_by="test")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('other.one') IS NOT NULL, to_regclass('public.two') IS NOT NULL")
+        assert cursor.fetchone() == (True, True)
+
+
+def test_a_table_that_somebody_holds_is_not_waited_for_without_end(postgres_settings: dict[str, Any]) -> None:
+    connection = connect(postgres_settings)
+    apply(connection, parse([ONE]), applied_by="test")
+    holder = connect(postgres_settings)
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE one")
+    alter = ("0002_two.sql", "ALTER TABLE one ADD COLUMN more int;")
+    with pytest.raises(
+        MigrationError, match=r"0002_two\.sql, line 1: canceling statement due to lock timeout"
+    ):
+        apply(connection, parse([ONE, alter]), applied_by="test", lock_timeout_s=0.2)
+    holder.close()
+    assert len(apply(connection, parse([ONE, alter]), applied_by="test")) == 1
+
+
 def test_the_error_class_of_a_lost_server_is_left_alone(postgres_settings: dict[str, Any]) -> None:
     with pytest.raises(psycopg2.OperationalError):
         connect({**postgres_settings, "name": "no_such_database"})

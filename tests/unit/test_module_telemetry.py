@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_database import create_ledger_tables
 from module_runner import PACKAGE, run_module
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 from telemetry_database import add_device, add_rows, create_tables
@@ -85,6 +86,53 @@ def test_gaps_that_cannot_be_told_are_failures(postgres_settings: dict[str, Any]
         result = run(tmp_path, "telemetry_gaps", **arguments)
         assert result["failed"], arguments
         assert words in result["msg"]
+
+
+@pytest.mark.criterion("GR-9")
+def test_the_ledger_and_the_quarantine_are_written_in_a_real_run_only(
+    postgres_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    connection = create_ledger_tables(postgres_settings)
+    start = NOW - timedelta(hours=2)
+    device = add_device(connection, "A", cadence_s=60, active_from=start)
+    add_rows(connection, device, [start + timedelta(minutes=number) for number in range(180) if number % 60])
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE flux.mg_bess_readings SET soe_percent = 101 WHERE time = %s",
+            (start + timedelta(minutes=5),),
+        )
+
+    def written() -> list[int]:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT (SELECT count(*) FROM flux.mg_gap_ledger),"
+                " (SELECT count(*) FROM flux.mg_coverage_state), (SELECT count(*) FROM flux.mg_quarantine)"
+            )
+            return list(cursor.fetchone() or ())
+
+    arguments = {
+        "database": {**postgres_settings, "user": "flux_operator"},
+        "incremental": True,
+        "record": True,
+        "kinds": ["impossible"],
+        "quarantine": True,
+    }
+    foreseen = run(tmp_path, "telemetry_gaps", check=True, **arguments)
+    assert (foreseen["changed"], foreseen["quarantined"], foreseen["recorded"]["new"]) == (True, 1, 2)
+    assert written() == [0, 0, 0]
+    done = run(tmp_path, "telemetry_gaps", **arguments)
+    assert (done["changed"], done["quarantined"], done["recorded"]["new"]) == (True, 1, 2)
+    assert written() == [2, 1, 1]
+    assert "1 rows impossible" in done["sites"]["WLCE"]["message"]
+    again = run(tmp_path, "telemetry_gaps", **arguments)
+    assert (again["changed"], again["quarantined"]) == (False, 0)
+    assert written() == [2, 1, 1]
+    for wrong, words in (
+        ({"window_hours": 1}, "incremental takes no window; leave window_hours out"),
+        ({"kinds": []}, "give kinds"),
+        ({"kinds": ["odd"]}, "must be one or more of"),
+    ):
+        assert words in run(tmp_path, "telemetry_gaps", **{**arguments, **wrong})["msg"]
 
 
 def test_freshness(connection: Connection, postgres_settings: dict[str, Any], tmp_path: Path) -> None:

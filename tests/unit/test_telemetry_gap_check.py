@@ -1,4 +1,4 @@
-"""The runbook telemetry_gap_check against a real PostgreSQL, with stations that nobody can reach."""
+"""The runbooks telemetry_gap_check and telemetry_validate on a real PostgreSQL; no station can be reached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from maintenance_database import create_all_tables
+from ledger_database import create_ledger_tables
 from telemetry_database import add_device, add_rows
 
 from stationkeeper.audit import record
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
     """Two stations whose addresses lead nowhere, and rows: WLCE complete, HMCE with a hole."""
-    connection = create_all_tables(postgres_settings)
+    connection = create_ledger_tables(postgres_settings)
     # Now, not when the file was loaded: the session may have run for minutes.
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
     times = [start + timedelta(minutes=number) for number in range(121)]
@@ -40,6 +40,7 @@ def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
             "vars": {
                 "stationkeeper_database": {**settings, "user": "unused"},
                 "secret_flux_reader_password": postgres_settings["password"],
+                "secret_flux_operator_password": postgres_settings["password"],
                 "ansible_host": "127.0.0.1",
                 "ansible_port": 9,
             },
@@ -55,7 +56,7 @@ def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def run(inventory: Path, *arguments: str) -> tuple[int, str]:
+def run(inventory: Path, *arguments: str, playbook: str = "telemetry_gap_check") -> tuple[int, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")} | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
@@ -69,7 +70,7 @@ def run(inventory: Path, *arguments: str) -> tuple[int, str]:
             Path(sys.executable).parent / "ansible-playbook",
             "-i",
             inventory,
-            "playbooks/telemetry_gap_check.yml",
+            f"playbooks/{playbook}.yml",
             *arguments,
         ],
         cwd=ROOT,
@@ -132,6 +133,70 @@ def test_planned_gaps_are_listed_and_do_not_fail_the_check(
     assert code == 0, output
     assert "2 intended, 2 ok" in output
     assert "explained: weekly maintenance window always" in " ".join(output.split())
+
+
+def count(settings: dict[str, Any], table: str) -> int:
+    with connect(settings) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM flux.{table}")
+        ((number,),) = cursor.fetchall()
+        return int(number)
+
+
+@pytest.mark.criterion("GR-9")
+def test_gaps_go_into_the_ledger_when_asked(inventory: Path, postgres_settings: dict[str, Any]) -> None:
+    asked = ["-e", "window_hours=1", "-e", "fail_on_gap=false", "-e", "record=true"]
+    code, output = run(inventory, *asked, "--check")
+    assert code == 0, output
+    assert "Ledger: 1 new" in output
+    assert count(postgres_settings, "mg_gap_ledger") == 0
+    code, output = run(inventory, *asked)
+    assert code == 0, output
+    assert count(postgres_settings, "mg_gap_ledger") == 1
+
+
+@pytest.mark.criterion("GR-9")
+def test_rows_that_cannot_be_true_are_copied_when_asked(
+    inventory: Path, postgres_settings: dict[str, Any]
+) -> None:
+    with connect(postgres_settings) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE flux.mg_bess_readings r SET seq = n, heartbeat = n, power_kw = 1, setpoint_kw = 1,"
+            " status = 1, alarms = 0 FROM (SELECT device_id, time, row_number() OVER (ORDER BY time) AS n"
+            " FROM flux.mg_bess_readings) s WHERE (r.device_id, r.time) = (s.device_id, s.time)"
+        )
+        cursor.execute(
+            "UPDATE flux.mg_bess_readings r SET soe_percent = 120 FROM flux.mg_device_registry d"
+            " WHERE d.id = r.device_id AND d.site = 'HMCE'"
+            " AND r.time = (SELECT max(time) - interval '10 min' FROM flux.mg_bess_readings)"
+        )
+    validate = {"playbook": "telemetry_validate"}
+    code, output = run(inventory, "-e", "window_hours=1", **validate)
+    assert code != 0
+    assert "telemetry_validate FAILED: 2 intended, 1 ok, 1 failed." in output
+    assert "soe_percent 120 is outside of 0 to 100" in output
+    asked = [
+        "-e",
+        "window_hours=1",
+        "-e",
+        "target=hmce",
+        "-e",
+        "quarantine=true",
+        "-e",
+        "fail_on_finding=false",
+    ]
+    code, output = run(inventory, *asked, **validate)
+    assert code != 0
+    assert "The quarantine needs a reason" in output
+    reason = ["-e", "reason='sensor broken'"]
+    code, output = run(inventory, *asked, *reason, "--check", **validate)
+    assert code == 0, output
+    assert count(postgres_settings, "mg_quarantine") == 0
+    code, output = run(inventory, *asked, *reason, **validate)
+    assert code == 0, output
+    assert (count(postgres_settings, "mg_quarantine"), count(postgres_settings, "mg_bess_readings")) == (
+        1,
+        230,
+    )
 
 
 def test_what_cannot_be_answered_fails_for_every_station(inventory: Path) -> None:

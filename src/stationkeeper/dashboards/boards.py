@@ -15,17 +15,17 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from stationkeeper.dashboards import coverage, fleet, station
+from stationkeeper.dashboards import coverage, fleet, gaps, station
 from stationkeeper.dashboards.datasources import PROMETHEUS
 
-BOARDS: tuple[ModuleType, ...] = (fleet, station, coverage)
+BOARDS: tuple[ModuleType, ...] = (fleet, station, coverage, gaps)
 
 # The same variable on every dashboard, so that a link from one to another keeps the chosen sites.
 _SITES = "label_values(stationkeeper_expected_device, site)"
 
 
 def build(board: ModuleType) -> Dashboard:
-    """Return one dashboard, which lives in a module with ``UID``, ``TITLE`` and ``panels()``."""
+    """Return one dashboard, which lives in a module with ``UID``, ``TITLE``, ``SINCE`` and ``panels()``."""
     chosen = (
         dashboard.QueryVariable("site")
         .label("Site")
@@ -50,7 +50,7 @@ def build(board: ModuleType) -> Dashboard:
         .tags(["stationkeeper"])
         .timezone("utc")
         .refresh("30s")
-        .time("now-1h", "now")
+        .time(board.SINCE, "now")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .readonly()
         .with_variable(chosen)

@@ -9,6 +9,7 @@ from stationkeeper.dashboards.panels import AnyPanel, number, place, rows, serie
 
 UID = "stationkeeper-coverage"
 TITLE = "Telemetry coverage"
+SINCE = "now-1h"
 
 # A device's newest row, found through the index; a device without rows keeps its line, with NULL.
 _NEWEST = """

@@ -9,6 +9,7 @@ from stationkeeper.dashboards.panels import AnyPanel, number, place, series
 
 UID = "stationkeeper-fleet"
 TITLE = "Fleet"
+SINCE = "now-1h"
 
 _RED_FROM_1 = ((None, "green"), (1.0, "red"))
 _RED_BELOW_1 = ((None, "red"), (1.0, "green"))

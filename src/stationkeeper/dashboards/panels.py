@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from grafana_foundation_sdk.builders import common, dashboard, stat, table, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, stat, statushistory, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models.common import DataSourceRef
-from grafana_foundation_sdk.models.dashboard import GridPos, Panel, Threshold, ThresholdsMode
+from grafana_foundation_sdk.models.common import DataSourceRef, VisibilityMode
+from grafana_foundation_sdk.models.dashboard import (
+    GridPos,
+    Panel,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
+)
 
 from stationkeeper.dashboards.datasources import DATABASE, PROMETHEUS, SqlQuery
 
 COLUMNS = 24
 
 Target: TypeAlias = Builder[Any]
-AnyPanel: TypeAlias = timeseries.Panel | stat.Panel | table.Panel
+AnyPanel: TypeAlias = timeseries.Panel | stat.Panel | table.Panel | statushistory.Panel
 
 
 def thresholds(*steps: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
@@ -85,6 +92,33 @@ def rows(title: str, unit: str, target: Target, description: str = "") -> table.
         .with_target(target)
     )
     return panel.description(description) if description else panel
+
+
+def states(
+    title: str, target: Target, meaning: Mapping[str, tuple[str, str]], description: str = ""
+) -> statushistory.Panel:
+    """Return strips over time, one for each series; ``meaning`` has a name and a colour for each value."""
+    results = {
+        value: ValueMappingResult(text=text, color=colour, index=index)
+        for index, (value, (text, colour)) in enumerate(meaning.items())
+    }
+    return (
+        statushistory.Panel()
+        .title(title)
+        .description(description)
+        .unit("short")
+        .span(COLUMNS)
+        .height(16)
+        .datasource(_source(target))
+        .show_value(VisibilityMode.NEVER)
+        .row_height(0.8)
+        .col_width(1)
+        .per_page(50)
+        .mappings([ValueMap(options=results)])
+        .legend(common.VizLegendOptions().show_legend(show_legend=True))
+        .no_value("no data")
+        .with_target(target)
+    )
 
 
 def place(panels: Sequence[AnyPanel]) -> list[AnyPanel]:

@@ -9,6 +9,7 @@ from stationkeeper.dashboards.panels import AnyPanel, number, place, series
 
 UID = "stationkeeper-station"
 TITLE = "Station"
+SINCE = "now-1h"
 
 # Rows of the chosen sites' devices in the chosen time, averaged: a line has a bearable number of points.
 _READINGS = """

@@ -156,7 +156,8 @@ def apply(
     """Apply what is pending and return it. Each migration is one transaction together with its record.
 
     ``owner`` is the role that the migrations run as and that owns what they create. A second session waits
-    ``lock_timeout_s`` seconds for its turn. Raises MigrationError; what was applied before stays applied.
+    ``lock_timeout_s`` seconds for its turn, and a statement as long for a table that somebody holds. Raises
+    MigrationError; what was applied before stays applied.
     """
     import psycopg2
 
@@ -175,16 +176,20 @@ def apply(
         pending = plan(available, read_applied(connection))
         connection.rollback()
         for migration in pending:
-            _apply_one(connection, migration, applied_by, owner)
+            _apply_one(connection, migration, applied_by, owner, lock_timeout_s)
         return pending
     finally:
-        connection.rollback()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
-        connection.commit()
+        # A session that is lost has given its lock back.
+        if not connection.closed:
+            connection.rollback()
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            connection.commit()
 
 
-def _apply_one(connection: Connection, migration: Migration, applied_by: str, owner: str | None) -> None:
+def _apply_one(
+    connection: Connection, migration: Migration, applied_by: str, owner: str | None, lock_timeout_s: float
+) -> None:
     import psycopg2
     from psycopg2 import sql
 
@@ -192,6 +197,10 @@ def _apply_one(connection: Connection, migration: Migration, applied_by: str, ow
     text = ""
     try:
         with connection.cursor() as cursor:
+            # What one file sets must not reach the next: each has to mean the same on its own.
+            cursor.execute("RESET ROLE")
+            cursor.execute("RESET ALL")
+            cursor.execute("SET lock_timeout = %s", (f"{int(lock_timeout_s * 1000)}ms",))
             if owner:
                 cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner)))
             cursor.execute(_RECORD)
@@ -205,8 +214,9 @@ def _apply_one(connection: Connection, migration: Migration, applied_by: str, ow
             )
         connection.commit()
     except psycopg2.Error as error:
-        connection.rollback()
-        message = (error.diag.message_primary or str(error)).strip()
+        if not connection.closed:
+            connection.rollback()
+        message = " ".join((error.diag.message_primary or str(error)).split())
         details = [part for part in (error.diag.message_detail, error.diag.context) if part]
         position = int(error.diag.statement_position or 1) - 1
         line += text.count("\n", 0, position)

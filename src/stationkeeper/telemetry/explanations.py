@@ -1,4 +1,5 @@
-"""Why telemetry is missing where somebody knows: planned maintenance, weekly windows, samples given up.
+"""Why telemetry is missing where somebody knows: planned maintenance, weekly windows, samples given up,
+readings that the retention dropped, gaps that no source could fill.
 
 An explained gap is shown and counted apart, never hidden. One that only partly lies in an explanation is
 split: the rest stays open.
@@ -15,19 +16,30 @@ from pydantic import ValidationError
 
 from stationkeeper.controller.schema_components import WindowSection
 from stationkeeper.controller.windows import Window, spans_between
-from stationkeeper.telemetry.source import KNOWN_GAPS, MAINTENANCE, TelemetryError, has_table, rfc3339
+from stationkeeper.telemetry.source import (
+    KNOWN_GAPS,
+    LEDGER,
+    MAINTENANCE,
+    READINGS,
+    RETENTION,
+    Device,
+    TelemetryError,
+    has_table,
+    rfc3339,
+)
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
 
 _MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Telemetry may be missing from ``start`` to ``end``.
 
-    ``kind`` is ``maintenance``, ``weekly_window`` or ``known_gap``.
+    ``kind`` is ``maintenance``, ``weekly_window``, ``known_gap``, ``unrecoverable`` or ``expired``.
     """
 
     kind: str
@@ -66,14 +78,19 @@ class Gap:
 
 @dataclass(frozen=True)
 class Explanations:
-    """All that is known for a window of time: by site, and by the id of a device."""
+    """All that is known for a window of time: by site, by the id of a device, and by type of device."""
 
     sites: Mapping[str, Sequence[Explanation]] = field(default_factory=dict)
     devices: Mapping[str, Sequence[Explanation]] = field(default_factory=dict)
+    types: Mapping[str, Sequence[Explanation]] = field(default_factory=dict)
 
-    def of(self, site: str, device: str) -> list[Explanation]:
+    def of(self, device: Device) -> list[Explanation]:
         """Return what can explain the gaps of one device."""
-        return [*self.sites.get(site, ()), *self.devices.get(device, ())]
+        return [
+            *self.types.get(device.type, ()),
+            *self.sites.get(device.site, ()),
+            *self.devices.get(device.id, ()),
+        ]
 
 
 def weekly_windows(documents: Mapping[str, Any]) -> dict[str, list[Window]]:
@@ -163,7 +180,30 @@ def fetch(
     for device, first, last, samples, reason in _rows(cursor, schema, KNOWN_GAPS, _KNOWN, window):
         text = f"the controller gave up {samples} samples: {reason}"
         devices.setdefault(device, []).append(_explanation("known_gap", first, last, text))
-    return Explanations(sites, devices)
+    for device, first, last, reason in _rows(cursor, schema, LEDGER, _UNRECOVERABLE, window):
+        devices.setdefault(device, []).append(_explanation("unrecoverable", first, last, reason))
+    types = {
+        kind: [
+            _explanation(
+                "expired", _EPOCH, until, f"readings before {rfc3339(until)} were dropped by the retention"
+            )
+        ]
+        for kind, until in horizons(cursor, schema).items()
+        if until > start
+    }
+    return Explanations(sites, devices, types)
+
+
+def horizons(cursor: Cursor, schema: str) -> dict[str, datetime]:
+    """Return by type of device up to where its readings were dropped; nothing where none ever were."""
+    found = {}
+    for relation, until in _rows(
+        cursor, "ops", RETENTION, "SELECT relation, dropped_before FROM {table}", {}
+    ):
+        for kind, table in READINGS.items():
+            if relation == f"{schema}.{table}":
+                found[kind] = until.astimezone(UTC)
+    return found
 
 
 # Only what was planned: not the time by which the work exceeded its plan.
@@ -174,6 +214,12 @@ WHERE started_at < %(end)s AND least(planned_until, ended_at) > %(start)s
 _KNOWN = """
 SELECT device_id::text, first_time, last_time, samples, reason FROM {table}
 WHERE first_time < %(end)s AND last_time >= %(start)s
+"""
+
+
+_UNRECOVERABLE = """
+SELECT device_id::text, lower(span), upper(span), reason FROM {table}
+WHERE state = 'unrecoverable' AND span && tstzrange(%(start)s, %(end)s)
 """
 
 

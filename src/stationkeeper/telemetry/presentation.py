@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stationkeeper.telemetry.gaps import Coverage, Report
+from stationkeeper.telemetry.report import Coverage, Report
+from stationkeeper.telemetry.validation import Finding
 
 
 def describe(report: Report) -> str:
@@ -34,10 +35,32 @@ def describe(report: Report) -> str:
     return "\n".join(lines)
 
 
-def site_states(report: Report, sites: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return for each asked site, and each found one, ``{state: ok | failed, message, devices}``."""
+def site_states(
+    report: Report, sites: Iterable[str], findings: Sequence[Finding] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return for each asked site, and each found one, ``{state: ok | failed, message, devices}``.
+
+    A site with rows that cannot be trusted is failed too.
+    """
     names = dict.fromkeys([*sites, *(coverage.device.site for coverage in report.devices)])
-    return {site: _site_state(report, site) for site in names}
+    names |= dict.fromkeys(finding.site for finding in findings)
+    return {site: _with_findings(_site_state(report, site), site, findings) for site in names}
+
+
+def _with_findings(state: dict[str, Any], site: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    rows: dict[str, int] = {}
+    for finding in findings:
+        if finding.site == site:
+            rows[finding.kind] = rows.get(finding.kind, 0) + finding.rows
+    if not rows:
+        return state
+    devices = {finding.device for finding in findings if finding.site == site}
+    words = ", ".join(f"{number} rows {kind}" for kind, number in sorted(rows.items()))
+    return {
+        "state": "failed",
+        "message": f"{state['message']}; {words}",
+        "devices": sorted({*state["devices"], *devices}),
+    }
 
 
 def _site_state(report: Report, site: str) -> dict[str, Any]:

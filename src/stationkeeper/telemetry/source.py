@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 REGISTRY = "mg_device_registry"
 MAINTENANCE = "mg_maintenance"
 KNOWN_GAPS = "mg_known_gaps"
+LEDGER = "mg_gap_ledger"
+BATCHES = "mg_backfill_batch"
+COVERAGE = "mg_coverage_hourly"
+COVERAGE_STATE = "mg_coverage_state"
+QUARANTINE = "mg_quarantine"
+# In schema `ops`.
+RETENTION = "retention"
 READINGS: Mapping[str, str] = {"bess": "mg_bess_readings", "meter": "mg_meter_readings"}
 
 
