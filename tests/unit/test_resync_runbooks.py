@@ -59,8 +59,10 @@ def test_a_backlog_is_pending_then_synced(
     station.start_controller()
 
     def old() -> bool:
-        told = json.loads(station.call("status").stdout)["buffer"]
-        oldest = told.get("oldest")
+        told = station.call("status").stdout
+        if not told:
+            return False  # the controller has only just started
+        oldest = json.loads(told)["buffer"].get("oldest")
         return bool(oldest) and datetime.now(UTC) - datetime.fromisoformat(oldest) > timedelta(seconds=10)
 
     wait_until(old, "rows that wait for long")
