@@ -51,6 +51,17 @@ class World:
             cursor.execute(query, values or None)
             return cursor.fetchall() if cursor.description else []
 
+    def contents(self) -> dict[str, Any]:
+        """Return count and checksum of every table of the target."""
+        names = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'flux'"
+        tables = self.on(self.target, names)
+        return {
+            table: self.on(
+                self.target, f"SELECT count(*), bit_xor(hashtextextended(t::text, 0)) FROM {table} AS t"
+            )
+            for (table,) in tables
+        }
+
     def device(self, name: str, *, kind: str = "bess", cadence_s: float = 1, site: str = "WLCE") -> str:
         """Register a device in both databases."""
         for settings in (self.target, self.source):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from free_port import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from stationkeeper.controller.orders import Order, give_order, withdraw_order
@@ -33,13 +33,6 @@ clock.kernel_says_synchronised = lambda: False
 from stationkeeper.cli import main
 sys.exit(main())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], Any], what: str, within_s: float = 90) -> Any:

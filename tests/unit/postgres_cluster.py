@@ -6,7 +6,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from free_port import free_port
 
 PASSWORD = secrets.token_hex(16)
 
@@ -33,9 +33,7 @@ class PostgresCluster:
         self.directory = Path(tempfile.mkdtemp(prefix="sk-pg-"))
         self.data = self.directory / "data"
         self.programs = _server_programs()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._databases = 0
         password_file = self.directory / "password"
         password_file.write_text(PASSWORD)

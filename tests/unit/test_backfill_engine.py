@@ -271,12 +271,12 @@ def test_check_lists_spans_and_rows_and_writes_nothing(world: World) -> None:
     device = world.device("A", cadence_s=60)
     world.rows(world.source, device, count=500, cadence_s=60)
     world.gap(device, START - timedelta(minutes=1), START + 10 * HOUR, 600)
-    before = world.on(world.target, "SELECT pg_current_wal_lsn()::text")
+    before = world.contents()
     specs = [SourceSpec("second", "postgresql", world.source)]
     planned = [one.as_dict() for one in foresee(world.target, specs, Scope())]
     window = (START - HOUR, START + 10 * HOUR)
     found = [one.as_dict() for one in foresee(world.target, specs, Scope(window=window))]
-    assert world.on(world.target, "SELECT pg_current_wal_lsn()::text") == before
+    assert world.contents() == before
     expected = {"device": "A", "site": "WLCE", "expected": 600, "rows": {"second": 500}, "refused": ""}
     assert planned == [expected | {"from": "2026-01-04T23:59:00Z", "to": "2026-01-05T10:00:00Z"}]
     assert [one["rows"] for one in found] == [{"second": 500}]

@@ -80,8 +80,8 @@ INSERT INTO flux.mg_gap_ledger (device_id, span, expected, state, reason, recove
 INSERT INTO flux.mg_backfill_batch (id, device_id, span, source, rows_in, rows_new, hash)
   SELECT gen_random_uuid(), '00000000-0000-0000-0000-000000000002',
          tstzrange(now() - interval '50 minutes', now() - interval '40 minutes'), 'archive', 9, 7, '';
-INSERT INTO flux.mg_coverage_hourly (device_id, hour, rows, first_time, last_time, widest, boots)
-  SELECT '00000000-0000-0000-0000-000000000001', hour, 30, hour, hour, '0', 1
+INSERT INTO flux.mg_coverage_hourly (device_id, hour, rows, first_time, last_time, widest)
+  SELECT '00000000-0000-0000-0000-000000000001', hour, 30, hour, hour, '0'
   FROM generate_series(date_bin('1 hour', now() - interval '1 hour', timestamptz '2000-01-01 00:00:00+00'),
                        now(), interval '1 hour') AS hour;
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from modbus_rig import BATTERY, Rig
-from test_device_telemetry import call
+from module_runner import run_module
 
 from stationkeeper.devices.preflight import look_at_new
 from stationkeeper.station.devices import Pace, Target, excesses
@@ -34,7 +34,7 @@ def device(name: str, port: int, unit: int, profile: str, **more: Any) -> dict[s
 def look(devices: list[dict[str, Any]], tmp_path: Path, *options: str) -> dict[str, Any]:
     # The devices' own beat is faster than this, so that two samples always differ.
     arguments = {"devices": devices, "state": "identified", "samples": 2, "interval_s": 1.5, "timeout_s": 2}
-    return call("edge_devices", arguments, tmp_path, *options)
+    return run_module(tmp_path, "edge_devices", arguments, *options)
 
 
 @pytest.mark.criterion("DV-2")

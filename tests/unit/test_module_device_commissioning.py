@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from free_port import free_port
 from module_runner import PACKAGE, ROOT, environment, run_module
 
 PACE = {"samples": 2, "interval_s": 0.2, "window_s": 60}
@@ -23,9 +23,7 @@ PACE = {"samples": 2, "interval_s": 0.2, "window_s": 60}
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """A station's simulator: battery 1, whose watchdog waits 6 s at least, and meter 2."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
+    number = free_port()
     config = {
         "listen": {"host": "127.0.0.1", "port": number},
         "log": str(tmp_path / "served.jsonl"),

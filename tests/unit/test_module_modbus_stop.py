@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from free_port import free_port
 from module_runner import PACKAGE, run_module
 
 PACE = {"window_s": 6, "hold_s": 0.5, "interval_s": 0.1, "connect_timeout_s": 1, "response_timeout_s": 1}
@@ -20,9 +20,7 @@ PACE = {"window_s": 6, "hold_s": 0.5, "interval_s": 0.1, "connect_timeout_s": 1,
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """A station's simulator: battery 1 and meter 2."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
+    number = free_port()
     config = {
         "listen": {"host": "127.0.0.1", "port": number},
         "log": str(tmp_path / "served.jsonl"),

@@ -95,7 +95,11 @@ def test_the_ledger_and_the_quarantine_are_written_in_a_real_run_only(
     connection = create_ledger_tables(postgres_settings)
     start = NOW - timedelta(hours=2)
     device = add_device(connection, "A", cadence_s=60, active_from=start)
-    add_rows(connection, device, [start + timedelta(minutes=number) for number in range(180) if number % 60])
+    add_rows(
+        connection,
+        device,
+        [start + timedelta(minutes=number) for number in range(180) if number not in {0, 60}],
+    )
     with connection, connection.cursor() as cursor:
         cursor.execute(
             "UPDATE flux.mg_bess_readings SET soe_percent = 101 WHERE time = %s",

@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from free_port import free_port
 
 from stationkeeper.modbus.client import StrictClient, Table
 from stationkeeper.modbus.errors import DeviceExceptionError
@@ -294,9 +294,7 @@ def mbpoll(port: int, *arguments: str) -> str:
 
 
 def test_the_process_serves_mbpoll_and_ends_on_sigterm(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     path = tmp_path / "config.yaml"
     path.write_text(
         yaml.safe_dump(content(tmp_path, listen={"host": "127.0.0.1", "port": port}, time_step_s=0.05))

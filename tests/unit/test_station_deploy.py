@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from controller_process import Station, free_port, wait_until
+from controller_process import Station, wait_until
+from free_port import free_port
 
 from stationkeeper.controller.latch import read_latch, set_latch
 from stationkeeper.station import config_release, controlled, deploy, gate, release, service, status, trial
