@@ -45,7 +45,7 @@ def declaration(flux: LabSystem) -> Iterator[Path]:
 def undisturbed(flux: LabSystem) -> bool:
     """Whether the station's rows have no hole but the one that is made here: a row is due each 2 s."""
     ((widest, length),) = flux.query(WIDEST, (SITE, WINDOW_S + 20))
-    return length is not None and length > WINDOW_S and widest < 2.9
+    return length is not None and length > WINDOW_S + 15 and widest < 2.9
 
 
 def lose(flux: LabSystem, start: datetime, end: datetime) -> None:
