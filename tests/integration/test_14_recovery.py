@@ -14,6 +14,8 @@ from system import LabSystem
 
 STATION, SITE = "wlce", "WLCE"
 WINDOW_S = 120
+# Rows younger than this may still be on their way.
+SETTLE_S = 30
 # Rows of the station's two devices, and a checksum of their values that does not depend on their order.
 STORED = """
 SELECT count(*), bit_xor(hashtextextended(row::text, 0))
@@ -44,8 +46,8 @@ def declaration(flux: LabSystem) -> Iterator[Path]:
 
 def undisturbed(flux: LabSystem) -> bool:
     """Whether the station's rows have no hole but the one that is made here: a row is due each 2 s."""
-    ((widest, length),) = flux.query(WIDEST, (SITE, WINDOW_S + 20))
-    return length is not None and length > WINDOW_S + 15 and widest < 2.9
+    ((widest, length),) = flux.query(WIDEST, (SITE, WINDOW_S + 3 * SETTLE_S))
+    return length is not None and length > WINDOW_S + 1.5 * SETTLE_S and widest < 2.9
 
 
 def lose(flux: LabSystem, start: datetime, end: datetime) -> None:
@@ -60,7 +62,7 @@ def lose(flux: LabSystem, start: datetime, end: datetime) -> None:
 
 def test_lost_rows_come_back_as_they_were(flux: LabSystem, declaration: Path) -> None:
     flux.wait("rows without a hole", lambda: undisturbed(flux), timeout_s=400, interval_s=5)
-    end = datetime.now(UTC) - timedelta(seconds=10)
+    end = datetime.now(UTC) - timedelta(seconds=SETTLE_S)
     start = end - timedelta(seconds=WINDOW_S)
     window: dict[str, Any] = {
         "target": STATION,
