@@ -12,7 +12,7 @@ SECRETS = ("scenario-only-admin", "scenario-only-key", "scenario-only-reader")
 
 def test_dashboards_parse_and_bear_their_names(host: Any) -> None:
     names = host.file("/var/lib/grafana/dashboards").listdir()
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         board = json.loads(host.file(f"/var/lib/grafana/dashboards/{name}").content_string)
         assert f"{board['uid']}.json" == name
