@@ -29,11 +29,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/unit"))
 
-from ledger_database import create_ledger_tables  # noqa: E402
-from postgres_cluster import PostgresCluster  # noqa: E402
-from telemetry_database import add_device, create_tables  # noqa: E402
+from ledger_database import create_ledger_tables  # noqa: E402 (found by the path above)
+from postgres_cluster import PostgresCluster  # noqa: E402 (likewise)
+from telemetry_database import add_device, create_tables  # noqa: E402 (likewise)
 
-from stationkeeper.database.connection import connect  # noqa: E402
+from stationkeeper.database.connection import connect  # noqa: E402 (stands after them)
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 DEVICES = 20

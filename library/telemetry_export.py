@@ -21,37 +21,6 @@ options:
     description: >-
       Connection of a database user that may read telemetry; with O(read_back) also make temporary
       tables.
-    type: dict
-    required: true
-    suboptions:
-      hosts:
-        description: Hosts; libpq takes the one that is the primary.
-        type: list
-        elements: str
-        required: true
-      port:
-        description: TCP port.
-        type: int
-        default: 5432
-      name:
-        description: Name of the database.
-        type: str
-        required: true
-      user:
-        description: Database user.
-        type: str
-        required: true
-      password:
-        description: Password of that user.
-        type: str
-      sslmode:
-        description: Mode of TLS as libpq understands it.
-        type: str
-        default: prefer
-        choices: [disable, allow, prefer, require, verify-ca, verify-full]
-      sslrootcert:
-        description: File with the certificates of the authorities that O(database.sslmode) verifies with.
-        type: path
   schema:
     description: Schema of the telemetry tables.
     type: str
@@ -82,6 +51,7 @@ options:
     description: Read the archive back into a temporary table, and hold every hour against the manifest.
     type: bool
     default: false
+extends_documentation_fragment: [database]
 attributes:
   check_mode:
     description: Counts the rows and files, and writes none.
