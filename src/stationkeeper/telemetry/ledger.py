@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from stationkeeper.controller.windows import Window as WeeklyWindow
 from stationkeeper.telemetry.gaps import DEFAULT_K, DEFAULT_SETTLE_S, find_gaps
 from stationkeeper.telemetry.ledger_record import Recorded, foresee, record, require_ledger
+from stationkeeper.telemetry.recovered import recovered_rows
 from stationkeeper.telemetry.report import Report
 from stationkeeper.telemetry.source import (
-    BATCHES,
     LEDGER,
-    READINGS,
     REGISTRY,
     Device,
     TelemetryError,
@@ -69,17 +68,6 @@ WHERE id = %s AND state = 'claimed' AND attempts = %s
 _RELEASE = """
 UPDATE {ledger} SET state = 'open', lease_owner = NULL, lease_until = NULL, changed_at = now()
 WHERE id = %s AND state = 'claimed' AND attempts = %s
-"""
-# Rows that a batch added and that lie in the window: never more than are there.
-_RECOVERED = """
-SELECT device_id::text, sum(least(rows_new, there))::bigint FROM (
-    SELECT b.device_id, b.rows_new,
-           (SELECT count(*) FROM {readings} x WHERE x.device_id = b.device_id AND x.time <@ b.span
-               AND x.time >= %(start)s AND x.time < %(end)s) AS there
-    FROM {batches} b
-    WHERE b.device_id = ANY (%(devices)s::uuid[]) AND b.rows_new > 0
-      AND b.span && tstzrange(%(start)s, %(end)s)) AS batch
-GROUP BY device_id
 """
 
 
@@ -233,17 +221,13 @@ def totals(
 
 def totals_of(connection: Connection, report: Report, *, schema: str = "flux") -> Totals:
     """Return the totals of a report: its rows that a back-fill brought are told from those that came live."""
-    recovered: dict[str, int] = {}
     with snapshot(connection, timeout_s=_TIMEOUT_S) as cursor:
         require_ledger(cursor, schema)
-        for kind in READINGS:
-            devices = [coverage.device.id for coverage in report.devices if coverage.device.type == kind]
-            window = {"devices": devices, "start": report.start, "end": report.settled_to}
-            cursor.execute(_sql(_RECOVERED, schema, kind), window)
-            recovered |= dict(cursor.fetchall())
+        recovered = recovered_rows(cursor, report, schema=schema)
     shares = []
     for coverage in report.devices:
-        brought = min(coverage.present, recovered.get(coverage.device.id, 0))
+        batches = recovered.get(coverage.device.id, ())
+        brought = min(coverage.present, sum(rows for _, _, rows in batches))
         shares.append(
             Share(
                 coverage.device,
@@ -262,12 +246,9 @@ def _require_held(cursor: Cursor, entry: Entry) -> None:
         raise TelemetryError(f"the lease of gap {entry.id} ran out and another worker may have it")
 
 
-def _sql(text: str, schema: str, kind: str = "bess") -> Any:
+def _sql(text: str, schema: str) -> Any:
     from psycopg2 import sql
 
     return sql.SQL(text).format(
-        ledger=sql.Identifier(schema, LEDGER),
-        registry=sql.Identifier(schema, REGISTRY),
-        batches=sql.Identifier(schema, BATCHES),
-        readings=sql.Identifier(schema, READINGS[kind]),
+        ledger=sql.Identifier(schema, LEDGER), registry=sql.Identifier(schema, REGISTRY)
     )

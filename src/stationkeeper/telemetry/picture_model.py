@@ -12,25 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from stationkeeper.telemetry.recovered import recovered_rows
 from stationkeeper.telemetry.report import Coverage, Report
-from stationkeeper.telemetry.source import BATCHES, READINGS, has_table, snapshot
+from stationkeeper.telemetry.source import BATCHES, has_table, snapshot
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
 # More columns than this are narrower than the eye tells apart on a page's width.
 _COLUMNS = 168
-# A batch never counts more rows than are there now.
-_RECOVERED = """
-SELECT * FROM (
-    SELECT b.device_id::text, greatest(lower(b.span), %(start)s), least(upper(b.span), %(end)s),
-           least(b.rows_new, (SELECT count(*) FROM {readings} x WHERE x.device_id = b.device_id
-               AND x.time <@ b.span AND x.time >= %(start)s AND x.time < %(end)s)) AS rows
-    FROM {batches} b
-    WHERE b.device_id = ANY (%(devices)s::uuid[]) AND b.rows_new > 0
-      AND b.span && tstzrange(%(start)s, %(end)s)) AS batch
-WHERE rows > 0
-"""
 _STEPS = tuple(timedelta(minutes=count) for count in (5, 10, 15, 30, 60, 120, 180, 360, 720))
 _DAY = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -194,21 +184,11 @@ def fetch_recovered(connection: Connection, report: Report, *, schema: str = "fl
 
     A database that knows no back-fill yet has none. Raises TelemetryError for a database that fails.
     """
-    from psycopg2 import sql
-
-    found: dict[str, list[Span]] = {}
     with snapshot(connection, timeout_s=30) as cursor:
         if not has_table(cursor, schema, BATCHES):
             return {}
-        for kind, readings in READINGS.items():
-            query = sql.SQL(_RECOVERED).format(
-                batches=sql.Identifier(schema, BATCHES), readings=sql.Identifier(schema, readings)
-            )
-            devices = [coverage.device.id for coverage in report.devices if coverage.device.type == kind]
-            cursor.execute(query, {"devices": devices, "start": report.start, "end": report.settled_to})
-            for device, start, end, rows in cursor.fetchall():
-                found.setdefault(device, []).append(Span(start, end, rows))
-    return found
+        found = recovered_rows(cursor, report, schema=schema)
+    return {device: [Span(*batch) for batch in batches] for device, batches in found.items()}
 
 
 def _step(length: timedelta, cadence_s: float) -> timedelta:
