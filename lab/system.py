@@ -22,6 +22,8 @@ import yaml
 from stationkeeper.database.connection import connect
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the first converge of a lab has told, in its state.
+FIRST_CONVERGE = "first_converge.log"
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 

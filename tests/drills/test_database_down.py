@@ -34,7 +34,7 @@ def test_database_outage(flux: LabSystem) -> None:
         assert abs(flux.power_kw("hmce")) <= 1.0
         assert not answers(flux), "the stop was to be proven without a database"
 
-        health = flux.playbook("check_health")
+        health = flux.playbook("check_health", {"target": "hmce"})
         assert health.code != 0
         assert "critical" in health.output.lower()
         assert not answers(flux), "health was to be asked without a database"

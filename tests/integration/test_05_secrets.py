@@ -7,9 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from system import ROOT, LabSystem
-
-STATION = "wlce"
+from system import FIRST_CONVERGE, ROOT, LabSystem
 
 
 def secrets_of(flux: LabSystem) -> dict[str, str]:
@@ -22,24 +20,12 @@ def leaks(secrets: dict[str, str], text: str) -> list[str]:
 
 
 def test_not_in_the_output_or_the_audit_of_a_verbose_run_with_diff(flux: LabSystem) -> None:
-    # Every secret is another one than on the hosts, so each task that carries one has a difference to show.
-    path = flux.inventory / "group_vars" / "all" / "secrets.yml"
-    original = path.read_text()
-    old = secrets_of(flux)
-    try:
-        path.write_text(yaml.safe_dump({name: value[::-1] for name, value in old.items()}))
-        # One station stands for all: they have the same tasks.
-        hosts = f"localhost,fluxdb,fluxhub,{STATION}"
-        play = flux.playbook("site", None, "--check", "--diff", "-vvv", "--limit", hosts)
-        new = secrets_of(flux)
-    finally:
-        path.write_text(original)
-    assert play.code == 0, play.output[-3000:]
-    assert set(play.changed) >= {"fluxhub", STATION}, "the planted secrets went through no task"
+    secrets = secrets_of(flux)
+    output = (flux.state / FIRST_CONVERGE).read_text()
+    assert "+++ after" in output, "no task had a difference to show"
+    assert leaks(secrets, output) == []
     trail = (flux.state / "audit" / "chain.jsonl").read_text()
-    for secrets in (old, new):
-        assert leaks(secrets, play.output) == []
-        assert leaks(secrets, trail) == []
+    assert leaks(secrets, trail) == []
 
 
 def test_not_in_journals_or_process_lists(flux: LabSystem) -> None:
