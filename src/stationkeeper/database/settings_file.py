@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import stat
@@ -11,6 +12,17 @@ from typing import Any
 
 class SettingsFileError(Exception):
     """The file cannot be used; the message names it and shows nothing of its content."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that works on the telemetry: where the settings are, and which schema."""
+    parser.add_argument(
+        "--database-file",
+        type=Path,
+        required=True,
+        help="connection settings as JSON or a libpq string, 0600",
+    )
+    parser.add_argument("--schema", default="flux", help="schema of the telemetry tables (flux)")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from stationkeeper.database.settings_file import SettingsFileError, read_settings
+from stationkeeper.database.settings_file import SettingsFileError, add_options, read_settings
 from stationkeeper.telemetry import gaps, picture, picture_model
 from stationkeeper.telemetry.check import Question, check
 from stationkeeper.telemetry.coverage import refresh
@@ -49,13 +49,7 @@ def _common(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument(
         "--to", dest="end", required=required, help="RFC 3339 with offset; not part of the window"
     )
-    parser.add_argument(
-        "--database-file",
-        type=Path,
-        required=True,
-        help="connection settings as JSON or a libpq string, 0600",
-    )
-    parser.add_argument("--schema", default="flux", help="schema of the telemetry tables (flux)")
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 

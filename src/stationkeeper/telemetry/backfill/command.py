@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from stationkeeper.database.settings_file import SettingsFileError, read_settings
+from stationkeeper.database.settings_file import SettingsFileError, add_options, read_settings
 from stationkeeper.telemetry.backfill.engine import Options
 from stationkeeper.telemetry.backfill.export import export, read_back
 from stationkeeper.telemetry.backfill.manifest import FORMATS
@@ -32,23 +32,13 @@ def run(arguments: list[str]) -> int:
         return 2
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--database-file",
-        type=Path,
-        required=True,
-        help="connection settings as JSON or a libpq string, 0600",
-    )
-    parser.add_argument("--schema", default="flux", help="schema of the telemetry tables (flux)")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stationkeeper backfill",
         description="Recover missing rows from other places, proven by count and checksum. "
         "`stationkeeper backfill export` writes archives, `stationkeeper backfill verify` reads one back.",
     )
-    _common(parser)
+    add_options(parser)
     parser.add_argument(
         "--source",
         action="append",
@@ -75,7 +65,7 @@ def _export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stationkeeper backfill export", description="Write the rows of a window to an archive."
     )
-    _common(parser)
+    add_options(parser)
     parser.add_argument("--from", dest="start", required=True, help="RFC 3339 with offset")
     parser.add_argument("--to", dest="end", required=True, help="RFC 3339 with offset; not part of it")
     parser.add_argument("--directory", type=Path, required=True, help="of the archive; made when missing")
@@ -90,7 +80,7 @@ def _verify_parser() -> argparse.ArgumentParser:
         prog="stationkeeper backfill verify",
         description="Read an archive back into a temporary table, each hour against its manifest.",
     )
-    _common(parser)
+    add_options(parser)
     parser.add_argument("--directory", type=Path, required=True)
     return parser
 
