@@ -14,6 +14,7 @@ description:
   - Refuses to change the type or the site of a device, a name that belongs to another identifier, and a
     device that is retired.
   - In check mode a database or table that does not exist yet counts as empty.
+extends_documentation_fragment: [database_host]
 options:
   devices:
     description: The rows, as the filter C(stationkeeper_registry_rows) returns them.
@@ -32,31 +33,6 @@ options:
     description: Whether O(devices) is every device of the system, so that others are reported as unlisted.
     type: bool
     default: true
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  hosts:
-    description: Hosts or socket directories, as libpq takes them.
-    type: list
-    elements: str
-    default: [/var/run/postgresql]
-  port:
-    description: Port of the server.
-    type: int
-    default: 5432
-  user:
-    description: Role to connect as.
-    type: str
-    default: postgres
-  password:
-    description: Password, where the connection needs one.
-    type: str
-  sslmode:
-    description: Mode of TLS as libpq understands it.
-    type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
 requirements: [python3-psycopg2]
 attributes:
   check_mode:
@@ -107,7 +83,8 @@ unlisted:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.stationkeeper.database.connection import SSL_MODES, connect
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE_HOST, host_settings
+from ansible.module_utils.stationkeeper.database.connection import connect
 from ansible.module_utils.stationkeeper.database.presence import exists
 from ansible.module_utils.stationkeeper.registry import rows as registry
 
@@ -167,17 +144,11 @@ def main() -> None:
             "devices": {"type": "list", "elements": "dict", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "complete": {"type": "bool", "default": True},
-            "database": {"type": "str", "required": True},
-            "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
-            "port": {"type": "int", "default": 5432},
-            "user": {"type": "str", "default": "postgres"},
-            "password": {"type": "str", "no_log": True},
-            "sslmode": {"type": "str", "choices": list(SSL_MODES), "default": "prefer"},
+            **DATABASE_HOST,
         },
         supports_check_mode=True,
     )
-    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password", "sslmode")}
-    settings["name"] = module.params["database"]
+    settings = host_settings(module.params)
     try:
         wanted = [registry.from_mapping(device) for device in module.params["devices"]]
         if module.params["state"] == "absent":

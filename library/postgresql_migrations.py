@@ -13,6 +13,7 @@ description:
   - Refuses a database on which an applied file was changed or is missing since.
   - An error names the file and the line.
   - In check mode a database that does not exist yet counts as empty.
+extends_documentation_fragment: [database_host]
 options:
   migrations:
     description: The files, as the filter C(stationkeeper_migrations) returns them.
@@ -28,26 +29,6 @@ options:
         description: Content of the file.
         type: str
         required: true
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  hosts:
-    description: Hosts or socket directories, as libpq takes them.
-    type: list
-    elements: str
-    default: [/var/run/postgresql]
-  port:
-    description: Port of the server.
-    type: int
-    default: 5432
-  user:
-    description: Role to connect as.
-    type: str
-    default: postgres
-  password:
-    description: Password, where the connection needs one.
-    type: str
   owner:
     description: Role that the migrations run as and that owns what they create.
     type: str
@@ -96,6 +77,7 @@ version:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE_HOST, host_settings
 from ansible.module_utils.stationkeeper.database.connection import connect
 from ansible.module_utils.stationkeeper.database.migrations import (
     Migration,
@@ -147,19 +129,14 @@ def main() -> None:
                     "sql": {"type": "str", "required": True},
                 },
             },
-            "database": {"type": "str", "required": True},
-            "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
-            "port": {"type": "int", "default": 5432},
-            "user": {"type": "str", "default": "postgres"},
-            "password": {"type": "str", "no_log": True},
+            **DATABASE_HOST,
             "owner": {"type": "str"},
             "applied_by": {"type": "str", "required": True},
             "lock_timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
-    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password")}
-    settings["name"] = module.params["database"]
+    settings = host_settings(module.params)
     try:
         available = parse((entry["name"], entry["sql"]) for entry in module.params["migrations"])
         act = _pending if module.check_mode else _apply

@@ -19,6 +19,7 @@ description:
   - What is not declared stays as it is.
 version_added: "0.1.0"
 author: Stationkeeper maintainers
+extends_documentation_fragment: [database_host]
 options:
   hypertable:
     description: Table, as C(schema.table).
@@ -103,26 +104,6 @@ options:
     elements: str
     choices: [retention, compression]
     default: []
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  hosts:
-    description: Hosts or socket directories, as libpq takes them.
-    type: list
-    elements: str
-    default: [/var/run/postgresql]
-  port:
-    description: Port of the server.
-    type: int
-    default: 5432
-  user:
-    description: Role to connect as.
-    type: str
-    default: postgres
-  password:
-    description: Password, where the connection needs one.
-    type: str
   owner:
     description: Role that owns the table and the policies.
     type: str
@@ -186,6 +167,7 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.stationkeeper.database.arguments import DATABASE_HOST, host_settings
 from ansible.module_utils.stationkeeper.database.connection import connect
 from ansible.module_utils.stationkeeper.database.policies import converge
 from ansible.module_utils.stationkeeper.database.policy_declaration import (
@@ -235,11 +217,7 @@ SPEC: dict[str, Any] = {
         "choices": ["retention", "compression"],
         "default": [],
     },
-    "database": {"type": "str", "required": True},
-    "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
-    "port": {"type": "int", "default": 5432},
-    "user": {"type": "str", "default": "postgres"},
-    "password": {"type": "str", "no_log": True},
+    **DATABASE_HOST,
     "owner": {"type": "str"},
 }
 
@@ -281,8 +259,7 @@ def main() -> None:
             return None
         return str(module.run_command(["systemctl", "cat", f"{name}.service"], check_rc=True)[1])
 
-    settings = {key: module.params[key] for key in ("hosts", "port", "user", "password")}
-    settings["name"] = module.params["database"]
+    settings = host_settings(module.params)
     try:
         wanted = _declaration(module.params)
         connection = connect(settings)

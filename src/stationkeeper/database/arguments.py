@@ -1,4 +1,4 @@
-"""The argument of a module that asks the database: how to reach it.
+"""The arguments of a module that asks the database: how to reach it.
 
 Standard library only: Ansible ships this file with the module, so that the password is known as one, and the
 error is about the package, also where the package is missing.
@@ -6,6 +6,7 @@ error is about the package, also where the package is missing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .connection import DEFAULT_PORT, SSL_MODES
@@ -19,3 +20,19 @@ DATABASE: dict[str, Any] = {
     "sslmode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
     "sslrootcert": {"type": "path"},
 }
+
+# The same for a module that runs on the database host, option by option.
+DATABASE_HOST: dict[str, Any] = {
+    "database": {"type": "str", "required": True},
+    "hosts": {"type": "list", "elements": "str", "default": ["/var/run/postgresql"]},
+    "port": DATABASE["port"],
+    "user": {"type": "str", "default": "postgres"},
+    "password": DATABASE["password"],
+    "sslmode": DATABASE["sslmode"],
+}
+
+
+def host_settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for ``connection.connect`` from a module's DATABASE_HOST options."""
+    names = [name for name in DATABASE_HOST if name != "database"]
+    return {"name": params["database"], **{name: params[name] for name in names}}
