@@ -20,6 +20,7 @@ LIBRARIES = (
     "pymodbus",
     "pyyaml",
     "prometheus-client",
+    "redis",
 )
 
 
@@ -35,25 +36,26 @@ def python_3_13() -> Path | None:
 
 
 def build() -> Path | None:
-    """Build the environment once and return its bin directory; None without Python 3.13."""
+    """Build the environment, once for each set of versions, and return its bin directory; None without Python 3.13."""
     python = python_3_13()
     if python is None:
         return None
     binaries = ENVIRONMENT / "bin"
-    if (ENVIRONMENT / ".complete").exists():
-        return binaries
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    complete = ENVIRONMENT / ".complete"
     lock = (ROOT / "requirements" / "control.txt").read_text()
     pins = [CORE] + [
         f"{name}=={match[1]}"
         for name in LIBRARIES
         if (match := re.search(rf"^{name}==(\S+)", lock, re.MULTILINE | re.IGNORECASE))
     ]
+    if complete.exists() and complete.read_text().split() == pins:
+        return binaries
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
     subprocess.run([binaries / "pip", "install", "--quiet", *pins], check=True)
     # The collections are Python source: the first environment's serve the second one too.
     first = next((ROOT / ".venv" / "lib").glob("python3*/site-packages/ansible_collections"))
     second = next((ENVIRONMENT / "lib").glob("python3*/site-packages"))
     (second / "ansible_collections").symlink_to(first)
-    (ENVIRONMENT / ".complete").touch()
+    complete.write_text("\n".join(pins))
     return binaries
