@@ -36,7 +36,10 @@ def python_3_13() -> Path | None:
 
 
 def build() -> Path | None:
-    """Build the environment, once for each set of versions; return its bin directory, None without Python 3.13."""
+    """Build the environment, once for each set of versions; return its bin directory.
+
+    None without Python 3.13.
+    """
     python = python_3_13()
     if python is None:
         return None
