@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from ledger_database import create_ledger_tables
@@ -9,6 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2
 from telemetry_database import ROOT
 
 from stationkeeper.database.statements import split
+from stationkeeper.jobs.interface import JobSettings
 
 
 def create_job_tables(settings: dict[str, Any]) -> Connection:
@@ -27,3 +32,27 @@ def create_job_tables(settings: dict[str, Any]) -> Connection:
             cursor.execute(statement.text)
         cursor.execute("RESET ROLE")
     return connection
+
+
+def start_hanging(settings: JobSettings, *options: str) -> subprocess.Popen[str]:
+    """Start a job that hangs in the database, and wait until it does."""
+    path = settings.metrics_directory / "database.json"
+    path.write_text(json.dumps(dict(settings.database)))
+    worker = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("job_worker.py"), path, "gap_watch", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "working\n"
+    return worker
+
+
+def sessions(connection: Connection) -> int:
+    """Count the sessions of runs of gap_watch in this database."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'job gap_watch [0-9]'"
+            " AND datname = current_database()"
+        )
+        return int((cursor.fetchone() or (0,))[0])

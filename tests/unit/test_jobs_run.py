@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_database import create_job_tables
+from jobs_database import create_job_tables, sessions, start_hanging
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
 from stationkeeper.database.connection import connect
 from stationkeeper.jobs import runs
 from stationkeeper.jobs.interface import JobError, JobResult, JobSettings, Sample
 from stationkeeper.jobs.run import run_ended, run_job
-
-WORKER = Path(__file__).with_name("job_worker.py")
 
 
 @pytest.fixture
@@ -123,34 +118,20 @@ def test_the_job_table_is_needed(postgres_settings: dict[str, Any], tmp_path: Pa
     assert "run the migrations first" in (done.error or "")
 
 
-def start(settings: JobSettings, *options: str) -> subprocess.Popen[str]:
-    """Start a job that hangs in the database, and wait until it does."""
-    path = settings.metrics_directory / "database.json"
-    path.write_text(json.dumps(dict(settings.database)))
-    worker = subprocess.Popen(
-        [sys.executable, WORKER, path, "gap_watch", *options], stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "working\n"
-    return worker
-
-
-def sessions(connection: Connection) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'job gap_watch [0-9]'")
-        return int((cursor.fetchone() or (0,))[0])
-
-
 def test_a_run_that_lost_its_lock_ends_itself(connection: Connection, settings: JobSettings) -> None:
-    with start(settings, "0.1") as worker:
+    with start_hanging(settings, "0.1") as worker:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(backend_pid) FROM flux.mg_etl_job")
         assert worker.wait(timeout=200) == -signal.SIGTERM
     assert rows(connection) == [("running", None, None)]
+    assert sessions(connection) == 1
+    assert run_job(settings, "gap_watch", three).completed
+    assert sessions(connection) == 0
+    assert rows(connection)[0] == ("failed", None, runs.ABORTED)
 
 
 def test_what_a_killed_run_left_is_settled(connection: Connection, settings: JobSettings) -> None:
-    with start(settings) as worker:
+    with start_hanging(settings) as worker:
         assert run_ended(settings, "gap_watch", "nothing") == "no run of job gap_watch is left to be settled"
         worker.kill()
     # Its work still waits in the database, and so its lock would be held for ten minutes.

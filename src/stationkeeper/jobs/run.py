@@ -98,7 +98,7 @@ def run_ended(settings: JobSettings, name: str, why: str) -> str:
                 stopping.mark(
                     connection, one.id, "failed", f"its process was ended: {why}", schema=settings.schema
                 )
-                stopping.end_sessions(connection, one.id, schema=settings.schema)
+                runs.end_sessions(connection, one.id, schema=settings.schema)
     except JobError:
         metrics.write_run(settings.metrics_directory, name, 0.0, completed=False)
         raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TABLE = "mg_etl_job"
 #: Advisory locks of jobs have this as their first key, and the hash of schema and job as their second.
 LOCK_CLASS = 0x6A6F62
+_SESSIONS_TIMEOUT_S = 30.0
 
 _LOCK = "SELECT pg_try_advisory_lock(%(class)s, hashtext(%(schema)s || '.' || %(name)s))"
 # Whether the session that row `r` names holds the lock of its job now. Everybody may see locks.
@@ -35,7 +37,7 @@ WHERE r.job_name = %(name)s AND r.status = 'running' AND {held}
 """
 _ORPHANS = """
 UPDATE {table} SET status = 'failed', completed_at = now(), error = %(error)s
-WHERE job_name = %(name)s AND status = 'running'
+WHERE job_name = %(name)s AND status = 'running' RETURNING id
 """
 _BEGIN = """
 INSERT INTO {table} (job_name, host, unit, process_id, backend_pid, backend_start)
@@ -49,6 +51,16 @@ UPDATE {table} SET status = %(status)s, completed_at = now(), heartbeat_at = now
 WHERE id = %(id)s AND status = 'running'
 """
 _BEAT = "UPDATE {table} r SET heartbeat_at = now() WHERE r.id = %(id)s AND r.status = 'running' AND {held}"
+
+_OWN = """
+FROM pg_stat_activity a JOIN {table} r ON r.id = %(id)s
+WHERE a.datname = current_database() AND a.usename = current_user
+  AND a.application_name = 'stationkeeper-job ' || r.job_name || ' ' || r.id
+  AND ((a.pid = r.backend_pid AND a.backend_start = r.backend_start)
+       OR (a.pid <> r.backend_pid AND a.backend_start >= r.backend_start))
+"""
+_SESSIONS = "SELECT a.pid " + _OWN
+_TERMINATE = "SELECT pg_terminate_backend(a.pid) " + _OWN
 
 ABORTED = "the run ended without a word: its process, its host or its session died"
 
@@ -94,6 +106,9 @@ def begin(connection: Connection, schema: str, name: str, unit: str | None) -> i
             cursor.execute(statement(_RUNNING, schema), values)
             raise JobBusyError(_busy(name, cursor.fetchone()))
         cursor.execute(statement(_ORPHANS, schema), values)
+        for (orphan,) in cursor.fetchall():
+            # The server works on for a client that died until it has something to tell it.
+            end_sessions(connection, orphan, schema=schema)
         cursor.execute(
             statement(_BEGIN, schema),
             {"name": name, "host": socket.gethostname(), "unit": unit, "process": os.getpid()},
@@ -147,3 +162,27 @@ def beat(connection: Connection, schema: str, run: int) -> bool:
             {"id": run, "class": LOCK_CLASS, "schema": schema},
         )
         return bool(cursor.rowcount == 1)
+
+
+def end_sessions(connection: Connection, run: int, *, schema: str = "flux") -> None:
+    """End the sessions of a run, and see them gone. Raises JobError when one stays."""
+    limit = time.monotonic() + _SESSIONS_TIMEOUT_S
+    with connection.cursor() as cursor:
+        while left := sessions(cursor, schema, run):
+            if time.monotonic() > limit:
+                raise JobError(
+                    f"session {left[0]} of run {run} does not end; the database is to be looked at"
+                )
+            # Asked again each time, so that a process that took a number over is never hit.
+            cursor.execute(statement(_TERMINATE, schema), {"id": run})
+            time.sleep(0.1)
+
+
+def sessions(cursor: Cursor, schema: str, run: int) -> tuple[int, ...]:
+    """Return the server processes of a run's sessions.
+
+    The one that holds the lock is known by its process, the moment it began and its name; the others by the
+    run's own name and user.
+    """
+    cursor.execute(statement(_SESSIONS, schema), {"id": run})
+    return tuple(pid for (pid,) in cursor.fetchall())

@@ -1,15 +1,13 @@
 """End one run of a job, and nothing else.
 
-A session is the run's when its process, the moment it began and its name are those of the row; a further one
-of the same run, when it has the run's own name and user. The unit is only stopped while its main process is
-the row's, on the row's host.
+Which sessions are its own, `runs.sessions` says. The unit is only stopped while its main process is that of
+the row, on the row's host.
 """
 
 from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +19,11 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
 _UNIT_TIMEOUT_S = 150.0
-_SESSIONS_TIMEOUT_S = 30.0
 
 _MARK = """
 UPDATE {table} SET status = %(status)s, completed_at = now(), error = %(reason)s
 WHERE id = %(id)s AND status = 'running'
 """
-_OWN = """
-FROM pg_stat_activity a JOIN {table} r ON r.id = %(id)s
-WHERE a.datname = current_database() AND a.usename = current_user
-  AND a.application_name = 'stationkeeper-job ' || r.job_name || ' ' || r.id
-  AND ((a.pid = r.backend_pid AND a.backend_start = r.backend_start)
-       OR (a.pid <> r.backend_pid AND a.backend_start >= r.backend_start))
-"""
-_SESSIONS = "SELECT a.pid " + _OWN
-_TERMINATE = "SELECT pg_terminate_backend(a.pid) " + _OWN
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ def plan(
                 f"run {run.id} of {name} is healthy: it runs for {run.running_s:.0f} s of {limit_s:.0f} s, "
                 f"its last heartbeat was {run.heartbeat_age_s:.0f} s ago. Wait, or set even_if_running=true"
             )
-        sessions = _sessions(cursor, schema, run.id)
+        sessions = runs.sessions(cursor, schema, run.id)
     unit = run.unit if run.host == socket.gethostname() and main_process(run.unit) == run.process_id else None
     return Plan(run, sessions, unit)
 
@@ -82,7 +70,7 @@ def carry_out(connection: Connection, what: Plan, reason: str, *, schema: str = 
         _systemctl("stop", what.unit)
         if main_process(what.unit) == what.run.process_id:
             raise JobError(f"{what.unit} still runs process {what.run.process_id}: see systemctl status")
-    end_sessions(connection, what.run.id, schema=schema)
+    runs.end_sessions(connection, what.run.id, schema=schema)
 
 
 def mark(connection: Connection, run: int, state: str, reason: str, *, schema: str = "flux") -> bool:
@@ -90,25 +78,6 @@ def mark(connection: Connection, run: int, state: str, reason: str, *, schema: s
     with connection.cursor() as cursor:
         cursor.execute(runs.statement(_MARK, schema), {"id": run, "status": state, "reason": reason})
         return bool(cursor.rowcount == 1)
-
-
-def end_sessions(connection: Connection, run: int, *, schema: str = "flux") -> None:
-    """End the sessions of a run, and see them gone. Raises JobError when one stays."""
-    limit = time.monotonic() + _SESSIONS_TIMEOUT_S
-    with connection.cursor() as cursor:
-        while sessions := _sessions(cursor, schema, run):
-            if time.monotonic() > limit:
-                raise JobError(
-                    f"session {sessions[0]} of run {run} does not end; the database is to be looked at"
-                )
-            # Asked again each time, so that a process that took a number over is never hit.
-            cursor.execute(runs.statement(_TERMINATE, schema), {"id": run})
-            time.sleep(0.1)
-
-
-def _sessions(cursor: Any, schema: str, run: int) -> tuple[int, ...]:
-    cursor.execute(runs.statement(_SESSIONS, schema), {"id": run})
-    return tuple(pid for (pid,) in cursor.fetchall())
 
 
 def main_process(unit: str | None) -> int | None:
