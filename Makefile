@@ -54,4 +54,5 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" pip-compile --quiet --upgrade --strip
 lock: setup
 	$(LOCK) --extra control --extra test -o requirements/control.txt pyproject.toml
 	$(LOCK) -o requirements/station.txt requirements/station.in
+	$(LOCK) -o requirements/hub.txt requirements/hub.in
 	$(LOCK) -o requirements/station-installer.txt requirements/station-installer.in
