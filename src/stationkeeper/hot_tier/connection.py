@@ -13,11 +13,12 @@ from redis.retry import Retry
 
 from stationkeeper.hot_tier.arguments import DEFAULT_PORT
 from stationkeeper.jobs.interface import RedisSettings
+from stationkeeper.telemetry.source import TelemetryError
 
 _TIMEOUT_S = 10.0
 
 
-class HotTierError(Exception):
+class HotTierError(TelemetryError):
     """The hot tier cannot be used; the message says why and what to do, without a secret."""
 
 

@@ -16,13 +16,15 @@ from stationkeeper.hot_tier import cached, rows
 from stationkeeper.hot_tier.connection import HotTierError, connected
 from stationkeeper.hot_tier.keys import Names, moment
 from stationkeeper.jobs.interface import RedisSettings
-from stationkeeper.telemetry.source import rfc3339, snapshot
+from stationkeeper.telemetry.source import changing, rfc3339, snapshot
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
 
 _STATEMENT_TIMEOUT_S = 120.0
+# The hub's timer and an operator may meet; a refresh seldom takes longer.
+_LOCK_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,20 @@ def refresh(
 @contextmanager
 def _alone(connection: Connection, system: str, dry_run: bool) -> Iterator[None]:
     """Keep two refreshes apart. The database frees the lock of one that was killed."""
-    key = ("stationkeeper hot tier", system)
+    import psycopg2
+
     if dry_run:
         yield
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s), hashtext(%s))", key)
-        if cursor.fetchone() != (True,):
+    key = ("stationkeeper hot tier", system)
+    with changing(connection, timeout_s=_STATEMENT_TIMEOUT_S) as cursor:
+        cursor.execute("SET LOCAL lock_timeout = %s", (f"{int(_LOCK_WAIT_S * 1000)}ms",))
+        try:
+            cursor.execute("SELECT pg_advisory_lock(hashtext(%s), hashtext(%s))", key)
+        except psycopg2.errors.LockNotAvailable:
             raise HotTierError(
-                f"another refresh of {system} is running: wait for it, and run again if it fails"
-            )
+                f"another refresh of {system} has been running for over {_LOCK_WAIT_S:g} s: run again later"
+            ) from None
     try:
         yield
     finally:
@@ -131,6 +137,7 @@ def _alone(connection: Connection, system: str, dry_run: bool) -> Iterator[None]
             connection.rollback()
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(hashtext(%s), hashtext(%s))", key)
+            connection.rollback()
 
 
 class _Run:
