@@ -41,9 +41,15 @@ class Comparison:
 
 
 def compare(
-    cursor: Cursor, client: redis.Redis, names: Names, *, schema: str, through: datetime
+    cursor: Cursor,
+    client: redis.Redis,
+    names: Names,
+    *,
+    schema: str,
+    through: datetime,
+    patterns: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Compare every device in service, from 24 hours before now until ``through``.
+    """Compare the devices in service, from 24 hours before now until ``through``; all, or by pattern.
 
     Counts all rows and points, and compares the values of the newest row and of some points by chance. A row
     that came late, after the last refresh, is missing until the next one. Each statement has to see the
@@ -54,7 +60,7 @@ def compare(
     span = (now - WINDOW, min(through.replace(microsecond=through.microsecond // 1000 * 1000), now))
     found: list[Comparison] = []
     for kind, table in READINGS.items():
-        devices = [one for one in sources(cursor, schema) if one.type == kind]
+        devices = [one for one in sources(cursor, schema, patterns) if one.type == kind]
         if devices:
             found += _Table(cursor, client, names, (schema, table), devices).compare(span)
     return sorted(found, key=lambda one: one.device)

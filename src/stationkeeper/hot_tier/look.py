@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,17 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Question:
-    """What to look at. ``sample_s``: seconds over which the hit rate is measured, 0 for not at all."""
+    """What to look at.
+
+    ``sample_s``: seconds over which the hit rate is measured, 0 for not at all. ``devices``: globs over
+    the names of those that are compared with the database, none for all.
+    """
 
     system: str
     schema: str = "flux"
     sample_s: float = 2.0
     biggest: int = 5
+    devices: Sequence[str] = ()
     # Rows younger than this, at the time of the last refresh, may have been on their way.
     settle_s: float = 60.0
 
@@ -93,7 +98,7 @@ class Look:
     patterns: Mapping[str, Pattern]
     other_keys: int
     biggest: Sequence[tuple[str, int]]
-    devices: Sequence[Comparison] = field(default=())
+    devices: Sequence[Comparison]
 
     @property
     def bytes_per_point(self) -> float | None:
@@ -134,12 +139,13 @@ def look(
         stamp: Any = client.hgetall(names.refreshed)
         refreshed = _refreshed(stamp)
         patterns, sizes, total = _keys(client, names)
-        devices: list[Comparison] = []
         with changing(connection, timeout_s=_STATEMENT_TIMEOUT_S) as cursor:
             cursor.execute("SELECT now()")
             ((now,),) = cursor.fetchall()
             through = (refreshed or now) - timedelta(seconds=question.settle_s)
-            devices = compare(cursor, client, names, schema=question.schema, through=through)
+            devices = compare(
+                *(cursor, client, names), schema=question.schema, through=through, patterns=question.devices
+            )
         return Look(
             server=server,
             age_s=(now - refreshed).total_seconds() if refreshed else None,
