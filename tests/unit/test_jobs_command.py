@@ -51,10 +51,18 @@ def test_the_jobs_do_their_work_with_their_rights(
     config = configure(
         tmp_path,
         database={**postgres_settings, "user": "flux_jobs"},
-        jobs={"gap_sweep": {"options": {"days": 1}}},
+        jobs=[
+            {"name": name, "calendar": "hourly UTC", "interval_s": 3600, "limit_s": 60, "options": options}
+            for name, options in (("gap_sweep", {"days": 1}), ("archive", {}))
+        ],
     )
     for name in ("freshness", "gap_watch", "gap_sweep", "validate"):
         assert main(["job", "run", name, "--config", str(config)]) == 0, capsys.readouterr()
+    capsys.readouterr()
+    assert main(["job", "status", "--config", str(config), "--json"]) == 0
+    swept, archive = json.loads(capsys.readouterr().out)
+    assert (swept["state"], swept["newest"]["state"]) == ("ok", "completed")
+    assert (archive["newest"], archive["message"]) == (None, "archive: has never run, and was not due yet")
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT job_name, status, unit FROM flux.mg_etl_job ORDER BY job_name")
         assert cursor.fetchall() == [
@@ -101,7 +109,7 @@ def test_a_wrong_file_is_told_without_its_values(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(JobError) as caught:
-        read(configure(tmp_path, **changes), "gap_watch")
+        read(configure(tmp_path, **changes))
     assert message in str(caught.value)
     assert "hidden" not in str(caught.value)
 

@@ -10,6 +10,9 @@ from stationkeeper.jobs.interface import JobError, Work
 #: What each job does. Its work is `stationkeeper.jobs.work.<name>`, imported when it runs: some need
 #: libraries that the others do without.
 JOBS: Mapping[str, str] = {
+    "anomaly_detection": "Record what is unlike the day before as anomalies",
+    "archive": "Archive whole days before retention drops them",
+    "cache_refresh": "Bring the last 24 hours into the hot tier",
     "freshness": "Ask how old the newest row of every device is",
     "gap_sweep": "Refresh the hourly coverage of the retention window and bring the gap ledger up to date",
     "gap_watch": "Record in the gap ledger what is new, and earlier gaps that closed",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stationkeeper.jobs.interface import JobError, JobSettings, RedisSettings
+from stationkeeper.jobs.status import Schedule
 from stationkeeper.telemetry.explanations import weekly_windows
 
 
@@ -25,6 +27,10 @@ class _Redis(BaseModel):
 class _Job(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    name: str
+    calendar: str
+    interval_s: float = Field(gt=0)
+    limit_s: float = Field(gt=0)
     options: dict[str, Any] = {}
 
 
@@ -38,29 +44,45 @@ class _File(BaseModel):
     archive_directory: Path
     metrics_directory: Path
     weekly_windows: dict[str, Any] = {}
-    jobs: dict[str, _Job] = {}
+    jobs: list[_Job] = []
 
 
-def read(path: Path, job: str) -> JobSettings:
-    """Return the settings of a job. Raises JobError or TelemetryError, never with a value of the file."""
+@dataclass(frozen=True)
+class Configuration:
+    """What stands in the file."""
+
+    file: _File
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """The jobs that are declared."""
+        return [Schedule(job.name, job.interval_s, job.limit_s) for job in self.file.jobs]
+
+    def settings(self, name: str = "") -> JobSettings:
+        """Return where a job works; one that is not declared has no options. Raises TelemetryError."""
+        given = self.file
+        return JobSettings(
+            system=given.system,
+            schema=given.db_schema,
+            database=given.database,
+            redis=RedisSettings(**given.redis.model_dump()) if given.redis else None,
+            archive_directory=given.archive_directory,
+            metrics_directory=given.metrics_directory,
+            weekly=weekly_windows(given.weekly_windows),
+            options=next((job.options for job in given.jobs if job.name == name), {}),
+        )
+
+
+def read(path: Path) -> Configuration:
+    """Read the file. Raises JobError, never with a value of the file."""
     try:
         with path.open(encoding="utf-8") as stream:
             if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) & 0o007:
                 raise JobError(f"{path} holds passwords and everybody may read it: chmod 640 {path}")
-            given = _File.model_validate_json(stream.read())
+            return Configuration(_File.model_validate_json(stream.read()))
     except OSError as error:
         raise JobError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise JobError(f"{path}: {where or 'the file'}: {first['msg']}") from None
-    return JobSettings(
-        system=given.system,
-        schema=given.db_schema,
-        database=given.database,
-        redis=RedisSettings(**given.redis.model_dump()) if given.redis else None,
-        archive_directory=given.archive_directory,
-        metrics_directory=given.metrics_directory,
-        weekly=weekly_windows(given.weekly_windows),
-        options=given.jobs[job].options if job in given.jobs else {},
-    )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STATES = ("ok", "degraded", "critical")
 #: A run moves its heartbeat every 15 s; a busy database may hold that up for a while.
 HEARTBEAT_LIMIT_S = 120.0
+#: Part of the runs that has to complete.
+DEFAULT_TARGET = 0.95
 
 _FIGURES = """
 SELECT count(completed_at) FILTER (WHERE recent), count(*) FILTER (WHERE recent AND status = 'completed'),
