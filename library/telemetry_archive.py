@@ -31,7 +31,7 @@ options:
     description: Site whose devices are archived.
     type: str
     required: true
-  until:
+  last_day:
     description: Last day (UTC), as C(2026-01-31).
     type: str
     required: true
@@ -62,7 +62,7 @@ EXAMPLES = r"""
     database: "{{ stationkeeper_database | combine(operator) }}"
     directory: "{{ stationkeeper_state }}/archive/telemetry"
     site: WLCE
-    until: "2026-01-31"
+    last_day: "2026-01-31"
   delegate_to: localhost
 """
 
@@ -108,7 +108,7 @@ def main() -> None:
             "schema": {"type": "str", "default": "flux"},
             "directory": {"type": "path", "required": True},
             "site": {"type": "str", "required": True},
-            "until": {"type": "str", "required": True},
+            "last_day": {"type": "str", "required": True},
             "days": {"type": "int", "default": 7},
             "format": {"type": "str", "default": "parquet", "choices": ["parquet", "csv"]},
         },
@@ -120,9 +120,9 @@ def main() -> None:
         )
     params = module.params
     try:
-        until = date.fromisoformat(params["until"])
+        last = date.fromisoformat(params["last_day"])
     except ValueError:
-        module.fail_json(msg=f"until is {params['until']!r}, no day such as 2026-01-31")
+        module.fail_json(msg=f"last_day is {params['last_day']!r}, no day such as 2026-01-31")
     if params["days"] < 1:
         module.fail_json(msg=f"days is {params['days']}; archive at least one")
     try:
@@ -131,7 +131,7 @@ def main() -> None:
                 connection,
                 Path(params["directory"]),
                 params["site"],
-                [until - timedelta(days=back) for back in range(params["days"])],
+                [last - timedelta(days=back) for back in range(params["days"])],
                 format=params["format"],
                 schema=params["schema"],
                 dry_run=module.check_mode,

@@ -193,11 +193,11 @@ class Anomaly:
         """A sentence for an operator."""
         if self.value is None or self.low is None or self.high is None:
             return f"{self.device}: {self.evidence.get('reason', self.kind)}"
-        form = self.evidence.get("form", "level")
+        form, values = self.evidence.get("form"), self.evidence.get("values")
         of = {"deviation": f" beside {self.evidence.get('reference')}", "speed": " per hour"}.get(form, "")
         return (
             f"{self.device}: {self.metric} {self.value:g}{of}, expected {self.low:g} to {self.high:g}, "
-            f"{self.evidence.get('values')} values"
+            f"{values} value{'' if values == 1 else 's'}"
         )
 
 
