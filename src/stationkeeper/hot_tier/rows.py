@@ -111,13 +111,14 @@ def counts(
         names = {one.id: one.name for one in group}
         cursor.execute(
             sql.SQL(
-                "SELECT device_id::text, date_trunc('hour', time, 'UTC'), count(*) FROM {}"
+                # Not date_trunc(): it asks for the zone's rules with every row, and takes three times as long.
+                "SELECT device_id, date_bin('1 hour', time, '1970-01-01Z'), count(*) FROM {}"
                 " WHERE device_id = ANY (%s::uuid[]) AND time >= %s AND time < %s GROUP BY 1, 2"
             ).format(sql.Identifier(schema, table)),
             (list(names), span.start, span.end),
         )
         for identifier, hour, number in cursor.fetchall():
-            found[names[identifier]][hour] = number
+            found[names[str(identifier)]][hour] = number
     return found
 
 
