@@ -14,7 +14,7 @@ version_added: "0.3.0"
 author: Stationkeeper
 options:
   jobs:
-    description: The jobs. An empty list removes them all.
+    description: The jobs, as C(telemetry_jobs_schedule) has them. An empty list removes them all.
     type: list
     elements: dict
     required: true
@@ -31,6 +31,12 @@ options:
         description: A run that takes longer is ended, in seconds.
         type: int
         required: true
+      interval_s:
+        description: Two runs are at most this many seconds apart. Checks judge by it, systemd does not.
+        type: int
+      options:
+        description: The job's own options. They stand in O(config); systemd does not need them.
+        type: dict
   program:
     description: The program C(stationkeeper).
     type: path
@@ -63,7 +69,7 @@ EXAMPLES = r"""
     user: stationkeeper_jobs
     writable: [/var/lib/prometheus/node-exporter]
     jobs:
-      - {name: freshness, calendar: "*-*-* *:2/5:00 UTC", limit_s: 60}
+      - {name: freshness, calendar: "*-*-* *:01/5:00 UTC", limit_s: 60}
 """
 
 RETURN = r"""
@@ -98,6 +104,8 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "calendar": {"type": "str", "required": True},
                     "limit_s": {"type": "int", "required": True},
+                    "interval_s": {"type": "int"},
+                    "options": {"type": "dict"},
                 },
             },
             "program": {"type": "path", "default": "/opt/stationkeeper/venv/bin/stationkeeper"},
@@ -108,7 +116,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    jobs = [units.Job(**job) for job in params["jobs"]]
+    jobs = [units.Job(job["name"], job["calendar"], job["limit_s"]) for job in params["jobs"]]
     layout = units.Layout(params["program"], params["config"], params["user"], params["writable"])
     for job in jobs:
         if not re.fullmatch(r"[a-z][a-z_]*", job.name) or "\n" in job.calendar or job.limit_s < 1:

@@ -67,14 +67,15 @@ def test_exactly_the_stuck_run_is_ended(connection: Connection, settings: JobSet
         with closing(connect(settings.database)) as own:
             own.autocommit = True
             with pytest.raises(JobError, match=r"is healthy: .* set even_if_running=true"):
-                stopping.plan(own, "gap_watch", limit_s=3600, even_if_running=False)
-            found = stopping.plan(own, "gap_watch", limit_s=0, even_if_running=False)
+                stopping.look(own, Schedule("gap_watch", 300, 3600), even_if_running=False)
+            _, found = stopping.look(own, Schedule("gap_watch", 300, 0), even_if_running=False)
             assert found is not None
             assert (found.run.state, found.unit) == ("stuck", "stationkeeper-job-gap_watch.service")
             assert len(found.sessions) == 2
             assert worker.poll() is None
             stopping.carry_out(own, found, "stuck, see ticket 7")
-            assert stopping.plan(own, "gap_watch", limit_s=0, even_if_running=False) is None
+            newest, found = stopping.look(own, Schedule("gap_watch", 300, 0), even_if_running=False)
+            assert (newest.state if newest else None, found) == ("stopped", None)
         assert worker.wait(timeout=100) == -9
         for session in innocent:
             with session.cursor() as cursor:
@@ -91,7 +92,7 @@ def test_a_unit_that_runs_something_else_is_left_alone(
     with start_hanging(settings) as worker, closing(connect(settings.database)) as own:
         own.autocommit = True
         unit.write_text(str(os.getpid()))
-        found = stopping.plan(own, "gap_watch", limit_s=0, even_if_running=False)
+        _, found = stopping.look(own, Schedule("gap_watch", 300, 0), even_if_running=False)
         assert found is not None
         assert found.unit is None
         stopping.carry_out(own, found, "by hand")

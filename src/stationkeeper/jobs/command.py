@@ -62,7 +62,7 @@ def _status(given: config.Configuration, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([one.as_dict() for one in found]))
     else:
-        print("\n".join(f"{one.state:8}  {one.message}" for one in found))
+        print("\n".join(status.describe(found)))
     return 0
 
 

@@ -58,6 +58,19 @@ class Configuration:
         """The jobs that are declared."""
         return [Schedule(job.name, job.interval_s, job.limit_s) for job in self.file.jobs]
 
+    @property
+    def schema(self) -> str:
+        """The schema of the telemetry tables."""
+        return self.file.db_schema
+
+    def schedule(self, name: str) -> Schedule:
+        """Return when a job is due. Raises JobError when it is not declared."""
+        for one in self.schedules:
+            if one.name == name:
+                return one
+        declared = ", ".join(one.name for one in self.schedules) or "none"
+        raise JobError(f"job {name!r} is not scheduled on this host; declared are {declared}")
+
     def settings(self, name: str = "") -> JobSettings:
         """Return where a job works; one that is not declared has no options. Raises TelemetryError."""
         given = self.file

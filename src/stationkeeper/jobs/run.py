@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stationkeeper.database.connection import SettingsError, connect
+from stationkeeper.database.connection import connect
 from stationkeeper.jobs import metrics, runs, status, stopping
 from stationkeeper.jobs.interface import JobError, JobSettings, Work
 from stationkeeper.telemetry.source import TelemetryError, one_line
@@ -50,7 +50,7 @@ def run_job(settings: JobSettings, name: str, work: Work, *, unit: str | None = 
     began = time.monotonic()
     run: int | None = None
     try:
-        with _session(settings, f"stationkeeper-job {name}") as connection:
+        with closing(stopping.session(settings, f"stationkeeper-job {name}")) as connection:
             run = runs.begin(connection, settings.schema, name, unit)
             own = replace(
                 settings, database={**settings.database, "application_name": runs.application_name(name, run)}
@@ -88,11 +88,13 @@ def run_ended(settings: JobSettings, name: str, why: str) -> str:
     something to tell it. Raises JobError when the database cannot be reached; the figures tell the failure.
     """
     try:
-        with _session(settings, "stationkeeper-job") as connection, connection.cursor() as cursor:
+        with closing(stopping.session(settings)) as connection, connection.cursor() as cursor:
             left = [
                 one
-                for one in status.running(cursor, settings.schema, name, math.inf)
-                if one.host == socket.gethostname() and not Path(f"/proc/{one.process_id}").exists()
+                for one in status.rows(cursor, settings.schema, status.Schedule(name, math.inf, math.inf))
+                if one.state in status.UNENDED
+                and one.host == socket.gethostname()
+                and not Path(f"/proc/{one.process_id}").exists()
             ]
             for one in left:
                 stopping.mark(
@@ -106,22 +108,6 @@ def run_ended(settings: JobSettings, name: str, why: str) -> str:
         return f"no run of job {name} is left to be settled"
     metrics.write_run(settings.metrics_directory, name, left[0].running_s, completed=False)
     return f"run {left[0].id} of job {name} is marked as failed: {why}"
-
-
-@contextmanager
-def _session(settings: JobSettings, application_name: str) -> Iterator[Connection]:
-    """A connection in autocommit. Raises JobError when there is none."""
-    import psycopg2
-
-    try:
-        opened = connect(settings.database, application_name=application_name)
-    except SettingsError as error:
-        raise JobError(str(error)) from None
-    except psycopg2.Error as error:
-        raise JobError(f"the database cannot be reached: {one_line(error)}") from None
-    opened.autocommit = True
-    with closing(opened):
-        yield opened
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (likewise)
 
 STATES = ("ok", "degraded", "critical")
+#: States of a run whose row is not settled, or whose session is still there.
+UNENDED = ("running", "stuck", "aborted")
 #: A run moves its heartbeat every 15 s; a busy database may hold that up for a while.
 HEARTBEAT_LIMIT_S = 120.0
 #: Part of the runs that has to complete.
@@ -138,7 +141,7 @@ def ask(
         for schedule in schedules:
             cursor.execute(runs.statement(_FIGURES, schema), {"name": schedule.name, "window": window_s})
             ended, completed, records, p50, longest, age = cursor.fetchone() or (0, 0, 0, None, None, None)
-            rows = _rows(cursor, schema, schedule.name, schedule.limit_s)
+            known = rows(cursor, schema, schedule)
             figures = Figures(
                 schedule.name,
                 ended,
@@ -147,24 +150,48 @@ def ask(
                 p50,
                 longest,
                 age,
-                next((row for row in rows if row.state != "aborted"), rows[0] if rows else None),
-                sum(row.state == "aborted" for row in rows),
+                next((row for row in known if row.state != "aborted"), known[0] if known else None),
+                sum(row.state == "aborted" for row in known),
             )
             found.append(judge(figures, schedule, target=target, known_s=known_s))
     return found
 
 
-def running(cursor: Cursor, schema: str, name: str, limit_s: float) -> list[RunState]:
-    """Return the runs of a job that have not ended, and one that was stopped and still holds its lock."""
-    return [
-        row for row in _rows(cursor, schema, name, limit_s) if row.state in {"running", "stuck", "aborted"}
-    ]
-
-
-def _rows(cursor: Cursor, schema: str, name: str, limit_s: float) -> list[RunState]:
-    values = {"name": name, "schema": schema, "class": runs.LOCK_CLASS}
+def rows(cursor: Cursor, schema: str, schedule: Schedule) -> list[RunState]:
+    """Return the newest run of a job and all whose rows say `running`, the newest first."""
+    values = {"name": schedule.name, "schema": schema, "class": runs.LOCK_CLASS}
     cursor.execute(runs.statement(_ROWS, schema), values)
-    return [_state(row, limit_s) for row in cursor.fetchall()]
+    return [_state(row, schedule.limit_s) for row in cursor.fetchall()]
+
+
+def wait(
+    connection: Connection,
+    schedules: Sequence[Schedule],
+    after: int,
+    timeout_s: float,
+    *,
+    schema: str = "flux",
+) -> bool:
+    """Wait until every job has ended a run with a number above ``after``; tell whether it has."""
+    limit = time.monotonic() + timeout_s
+    while True:
+        with snapshot(connection, timeout_s=60.0) as cursor:
+            newest = [next(iter(rows(cursor, schema, one)), None) for one in schedules]
+        if all(one and one.id > after and one.state not in UNENDED for one in newest):
+            return True
+        if time.monotonic() > limit:
+            return False
+        time.sleep(1)
+
+
+def describe(found: Sequence[Health]) -> list[str]:
+    """Return a line for each job, for a terminal."""
+    lines = []
+    for one in found:
+        seen = one.figures
+        times = f", p50 {seen.p50_s:.1f} s, max {seen.max_s:.1f} s" if seen.p50_s is not None else ""
+        lines.append(f"{one.state:8}  {one.message} ({seen.records} records{times})")
+    return lines
 
 
 def _state(row: Sequence[Any], limit_s: float) -> RunState:

@@ -11,9 +11,11 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stationkeeper.database.connection import SettingsError, connect
 from stationkeeper.jobs import runs, status
-from stationkeeper.jobs.interface import JobError
-from stationkeeper.jobs.status import RunState
+from stationkeeper.jobs.interface import JobError, JobSettings
+from stationkeeper.jobs.status import RunState, Schedule
+from stationkeeper.telemetry.source import one_line
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
@@ -39,28 +41,44 @@ class Plan:
         return {"run": self.run.as_dict(), "sessions": list(self.sessions), "unit": self.unit}
 
 
-def plan(
-    connection: Connection, name: str, *, limit_s: float, even_if_running: bool, schema: str = "flux"
-) -> Plan | None:
-    """Return what is to be ended, None when no run of the job is there to be ended.
+def session(settings: JobSettings, application_name: str = "stationkeeper-job") -> Connection:
+    """Connect in autocommit. Raises JobError when the database cannot be used."""
+    import psycopg2
+
+    try:
+        opened = connect(settings.database, application_name=application_name)
+    except SettingsError as error:
+        raise JobError(str(error)) from None
+    except psycopg2.Error as error:
+        raise JobError(f"the database cannot be reached: {one_line(error)}") from None
+    opened.autocommit = True
+    return opened
+
+
+def look(
+    connection: Connection, schedule: Schedule, *, even_if_running: bool, schema: str = "flux"
+) -> tuple[RunState | None, Plan | None]:
+    """Return the newest run of a job, and what is to be ended: None when no run of it is there to be ended.
 
     The connection is in autocommit. Raises JobError for a healthy run, unless ``even_if_running``.
     """
     with connection.cursor() as cursor:
         runs.require_table(cursor, schema)
-        found = status.running(cursor, schema, name, limit_s)
-        if not found:
-            return None
+        rows = status.rows(cursor, schema, schedule)
         # At most one holds the lock; others died, and the next run closes their rows.
-        run = next((row for row in found if row.state != "aborted"), found[0])
+        unended = [row for row in rows if row.state in status.UNENDED]
+        if not unended:
+            return (rows[0] if rows else None), None
+        run = next((row for row in unended if row.state != "aborted"), unended[0])
         if run.state == "running" and not even_if_running:
             raise JobError(
-                f"run {run.id} of {name} is healthy: it runs for {run.running_s:.0f} s of {limit_s:.0f} s, "
-                f"its last heartbeat was {run.heartbeat_age_s:.0f} s ago. Wait, or set even_if_running=true"
+                f"run {run.id} of {schedule.name} is healthy: it runs for {run.running_s:.0f} s of "
+                f"{schedule.limit_s:.0f} s, its last heartbeat was {run.heartbeat_age_s:.0f} s ago. "
+                "Wait, or set even_if_running=true"
             )
-        sessions = runs.sessions(cursor, schema, run.id)
+        own = runs.sessions(cursor, schema, run.id)
     unit = run.unit if run.host == socket.gethostname() and main_process(run.unit) == run.process_id else None
-    return Plan(run, sessions, unit)
+    return rows[0], Plan(run, own, unit)
 
 
 def carry_out(connection: Connection, what: Plan, reason: str, *, schema: str = "flux") -> None:
