@@ -88,10 +88,7 @@ def last_score(client: redis.Redis, names: Names, device: str) -> int | None:
 def replace_hash(client: redis.Redis, key: str, values: Mapping[str, str]) -> None:
     """Set a hash to exactly these values at once; without values it is removed."""
     pipeline = client.pipeline()
-    pipeline.unlink(key)
-    if values:
-        pipeline.hset(key, mapping=dict(values))
-        pipeline.expire(key, TTL_S)
+    _replace(pipeline, key, values)
     pipeline.execute()
 
 
@@ -128,10 +125,18 @@ def replace_span(client: redis.Redis, key: str, span: tuple[datetime, datetime],
     pipeline.execute()
 
 
-def build(client: redis.Redis, key: str, building: str, batches: Iterable[Points]) -> tuple[int, int]:
+def build(
+    client: redis.Redis,
+    key: str,
+    building: str,
+    batches: Iterable[Points],
+    latest: tuple[str, Mapping[str, str]],
+) -> tuple[int, int]:
     """Make a series anew beside the one that is read, and put it in its place when it is whole.
 
-    Returns how many points the new one has that the old one had not, and the other way round.
+    ``latest`` are key and values of the newest row. It is replaced together with the series, since it says how
+    the points are to be read. Returns how many points the new one has that the old one had not, and the other
+    way round.
     """
     try:
         for points in batches:
@@ -150,6 +155,7 @@ def build(client: redis.Redis, key: str, building: str, batches: Iterable[Points
         if new:
             pipeline.rename(building, key)
             pipeline.expire(key, TTL_S)
+        _replace(pipeline, *latest)
         pipeline.execute()
     except BaseException:
         # A server that is full needs the room; one that is gone forgets by itself.
@@ -157,6 +163,13 @@ def build(client: redis.Redis, key: str, building: str, batches: Iterable[Points
             client.unlink(building)
         raise
     return new - same, old - same
+
+
+def _replace(pipeline: Any, key: str, values: Mapping[str, str]) -> None:
+    pipeline.unlink(key)
+    if values:
+        pipeline.hset(key, mapping=dict(values))
+        pipeline.expire(key, TTL_S)
 
 
 def _add(pipeline: Any, key: str, points: Points) -> None:

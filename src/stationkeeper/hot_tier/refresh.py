@@ -149,40 +149,31 @@ class _Run:
         self.sources = rows.sources(cursor, request.schema, request.devices)
 
     def do(self) -> Outcome:
-        rebuild = self._rebuild()
+        schema = self.request.schema
         removed = self._remove_stale()
-        wanted = rows.counts(self.cursor, self.request.schema, self.sources, self.window)
+        wanted = rows.counts(self.cursor, schema, self.sources, self.window)
+        newest = rows.newest(self.cursor, schema, self.sources, self.window.end)
         here = cached.series(self.client, self.names, wanted, self.window)
+        seen = cached.latest(self.client, self.names, list(wanted))
         changes: list[Change] = []
         for source in self.sources:
-            want, have = wanted[source.name], here[source.name]
-            points = sum(want.values())
-            change = Change(source.name, points, built=points > 0 and (rebuild or not have.total))
+            name = source.name
+            want, have = wanted[name], here[name]
+            change = Change(name, sum(want.values()), latest=newest[name] != seen[name])
+            # A series in another form cannot be mended: its points would be read wrongly.
+            other = not have.total or seen[name].get("fields") != ",".join(source.fields)
+            change.built = change.points > 0 and (self.request.force or other)
             if self.dry_run:
                 change.added, change.removed = _difference(want, have)
             elif change.built:
-                change.added, change.removed = self._build(source)
+                change.added, change.removed = self._build(source, newest[name])
             else:
                 change.added, change.removed = self._mend(source, want)
+                cached.replace_hash(self.client, self.names.latest(name), newest[name])
             changes.append(change)
-        self._set_latest(changes)
         if not self.dry_run:
             self._finish(changes)
         return Outcome(self.run, self.window.end, changes, removed)
-
-    def _rebuild(self) -> bool:
-        """Tell whether every series is to be made anew: as asked for, or since its form is another."""
-        stamp: Any = self.client.hgetall(self.names.refreshed)
-        if self._fields().items() <= stamp.items():
-            return self.request.force
-        if self.request.devices:
-            raise HotTierError(
-                f"{self.names.refreshed} does not say that the cache has today's form: refresh all devices"
-            )
-        return True
-
-    def _fields(self) -> dict[str, str]:
-        return {f"fields:{source.type}": ",".join(source.fields) for source in self.sources}
 
     def _remove_stale(self) -> list[str]:
         """Remove the keys of devices that are not in service any more, and what killed runs left."""
@@ -202,10 +193,11 @@ class _Run:
                 self.client.unlink(*stale[first : first + cached.BATCH])
         return stale
 
-    def _build(self, source: rows.Source) -> tuple[int, int]:
+    def _build(self, source: rows.Source, latest: Mapping[str, str]) -> tuple[int, int]:
         key = self.names.timeseries(source.name)
         batches = self._stream(source, self.window.start, self.window.end)
-        return cached.build(self.client, key, self.names.building(key, self.run), batches)
+        row = (self.names.latest(source.name), latest)
+        return cached.build(self.client, key, self.names.building(key, self.run), batches, row)
 
     def _mend(self, source: rows.Source, want: Mapping[datetime, int]) -> tuple[int, int]:
         """Trim, append what is newer than the last point, then take the hours that still differ."""
@@ -229,15 +221,6 @@ class _Run:
     def _stream(self, source: rows.Source, start: datetime, end: datetime) -> Iterator[cached.Points]:
         return rows.stream(self.cursor, self.request.schema, source, start, end)
 
-    def _set_latest(self, changes: Sequence[Change]) -> None:
-        rows_ = rows.newest(self.cursor, self.request.schema, self.sources, self.window.end)
-        here = cached.latest(self.client, self.names, list(rows_))
-        for change in changes:
-            row = rows_[change.device]
-            change.latest = row != here[change.device]
-            if not self.dry_run:
-                cached.replace_hash(self.client, self.names.latest(change.device), row)
-
     def _finish(self, changes: Sequence[Change]) -> None:
         """Count once more, and stamp a whole refresh last of all."""
         here = cached.series(self.client, self.names, [one.device for one in changes], self.window)
@@ -256,7 +239,7 @@ class _Run:
             "rows": str(sum(one.points for one in changes)),
             "run": self.run,
         }
-        cached.replace_hash(self.client, self.names.refreshed, stamp | self._fields())
+        cached.replace_hash(self.client, self.names.refreshed, stamp)
 
 
 def _difference(want: Mapping[datetime, int], have: cached.Series) -> tuple[int, int]:

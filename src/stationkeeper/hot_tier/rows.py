@@ -111,7 +111,7 @@ def counts(
         names = {one.id: one.name for one in group}
         cursor.execute(
             sql.SQL(
-                # Not date_trunc(): it asks for the zone's rules with every row, and takes three times as long.
+                # Not date_trunc(): it looks up the zone with every row, and takes three times as long.
                 "SELECT device_id, date_bin('1 hour', time, '1970-01-01Z'), count(*) FROM {}"
                 " WHERE device_id = ANY (%s::uuid[]) AND time >= %s AND time < %s GROUP BY 1, 2"
             ).format(sql.Identifier(schema, table)),
@@ -125,7 +125,10 @@ def counts(
 def newest(
     cursor: Cursor, schema: str, devices: Sequence[Source], before: datetime
 ) -> dict[str, dict[str, str]]:
-    """Return each device's newest row before a moment as text, with id, site and type; {} without one."""
+    """Return each device's newest row before a moment as text; {} without one.
+
+    It has the device's id, site and type, too, and the fields of the points of its series, in their order.
+    """
     from psycopg2 import sql
 
     found: dict[str, dict[str, str]] = {one.name: {} for one in devices}
@@ -147,6 +150,7 @@ def newest(
                 "device_id": identifier,
                 "site": device.site,
                 "type": device.type,
+                "fields": ",".join(device.fields),
                 **dict(zip(columns, values, strict=True)),
             }
     return found
