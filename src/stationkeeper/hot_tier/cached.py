@@ -134,8 +134,8 @@ def build(
 ) -> tuple[int, int]:
     """Make a series anew beside the one that is read, and put it in its place when it is whole.
 
-    ``latest`` are key and values of the newest row. It is replaced together with the series, since it says how
-    the points are to be read. Returns how many points the new one has that the old one had not, and the other
+    ``latest`` are key and values of the newest row. It is replaced together with the series: it says how the
+    points are to be read. Returns how many points the new series has that the old one had not, and the other
     way round.
     """
     try:
