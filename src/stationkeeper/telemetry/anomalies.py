@@ -193,7 +193,7 @@ class Anomaly:
         """A sentence for an operator."""
         if self.value is None or self.low is None or self.high is None:
             return f"{self.device}: {self.evidence.get('reason', self.kind)}"
-        form, values = self.evidence.get("form"), self.evidence.get("values")
+        form, values = str(self.evidence.get("form")), self.evidence.get("values")
         of = {"deviation": f" beside {self.evidence.get('reference')}", "speed": " per hour"}.get(form, "")
         return (
             f"{self.device}: {self.metric} {self.value:g}{of}, expected {self.low:g} to {self.high:g}, "
