@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +36,20 @@ def create_job_tables(settings: dict[str, Any]) -> Connection:
     return connection
 
 
-def start_hanging(settings: JobSettings, *options: str) -> subprocess.Popen[str]:
-    """Start a job that hangs in the database, and wait until it does."""
+@contextmanager
+def start_hanging(settings: JobSettings, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a job that hangs in the database, wait until it does, and kill it in the end."""
     path = settings.metrics_directory / "database.json"
     path.write_text(json.dumps(dict(settings.database)))
-    worker = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("job_worker.py"), path, "gap_watch", *options],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "working\n"
-    return worker
+    program = Path(__file__).with_name("job_worker.py")
+    command = [sys.executable, str(program), str(path), "gap_watch", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "working\n"
+            yield worker
+        finally:
+            worker.kill()
 
 
 def sessions(connection: Connection) -> int:
