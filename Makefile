@@ -7,7 +7,7 @@ RINGS ?=
 
 LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables iproute2 iputils-ping openssh-client e2fsprogs procps \
   ca-certificates python3 python3-venv git mbpoll
-TEST_PACKAGES := postgresql curl
+TEST_PACKAGES := postgresql redis-tools curl
 
 .PHONY: help setup setup-test demo test criteria lint lab-up lab-down docs lock
 
@@ -54,4 +54,5 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" pip-compile --quiet --upgrade --strip
 lock: setup
 	$(LOCK) --extra control --extra test -o requirements/control.txt pyproject.toml
 	$(LOCK) -o requirements/station.txt requirements/station.in
+	$(LOCK) -o requirements/hub.txt requirements/hub.in
 	$(LOCK) -o requirements/station-installer.txt requirements/station-installer.in

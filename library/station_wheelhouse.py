@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: station_wheelhouse
-short_description: Build the archive that installs this repository's package on a station without internet
+short_description: Build the archive that installs this repository's package on a host without internet
 description:
   - Runs on the control node. Downloads the locked dependencies for the station's Python and architecture,
     checks their hashes, builds a wheel of this repository, and packs all of it with pip into one tar archive.
@@ -29,6 +29,11 @@ options:
     description: The station's machine architecture.
     type: str
     required: true
+  host:
+    description: The kind of host. A hub also gets the libraries of the scheduled jobs.
+    type: str
+    choices: [station, hub]
+    default: station
   content_id:
     description: A version that was built before and is still in O(cache). Left out, this repository's own.
     type: str
@@ -86,6 +91,7 @@ def main() -> None:
             "cache": {"type": "path", "required": True},
             "python_version": {"type": "str", "required": True},
             "architecture": {"type": "str", "required": True},
+            "host": {"type": "str", "choices": ["station", "hub"], "default": "station"},
             "content_id": {"type": "str"},
         },
         supports_check_mode=True,
@@ -99,9 +105,9 @@ def main() -> None:
     act = wheelhouse.describe if module.check_mode else wheelhouse.ensure
     try:
         if params["content_id"]:
-            result = wheelhouse.kept(cache, *kind, params["content_id"])
+            result = wheelhouse.kept(cache, *kind, params["content_id"], host=params["host"])
         else:
-            result = act(Path(params["repository"]), cache, *kind)
+            result = act(Path(params["repository"]), cache, *kind, host=params["host"])
     except wheelhouse.WheelhouseError as error:
         module.fail_json(msg=f"The wheelhouse cannot be built: {error}")
     available = result.archive.exists()

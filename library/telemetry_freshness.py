@@ -71,6 +71,14 @@ counts:
   returned: success
   type: dict
   sample: {ok: 5, late: 0, silent: 1, never: 0}
+sites:
+  description: >-
+    For each site its number of devices, how many of them are in each state, newest (time of its newest row,
+    RFC 3339 in UTC) and oldest_age_s (of its device that sent longest ago).
+  returned: success
+  type: dict
+  sample:
+    WLCE: {devices: 2, ok: 2, late: 0, silent: 0, never: 0, newest: "2026-01-05T12:00:00Z", oldest_age_s: 61}
 checks:
   description: The same as health checks, each with name, state (ok, degraded or critical) and message.
   returned: success
@@ -123,6 +131,7 @@ def main() -> None:
         changed=False,
         devices=[entry.as_dict() for entry in found],
         counts={state: sum(entry.state == state for entry in found) for state in freshness.STATES},
+        sites=freshness.by_site(found),
         checks=[
             {"name": "telemetry", "state": freshness.HEALTH[entry.state], "message": entry.message}
             for entry in found

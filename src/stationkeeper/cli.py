@@ -16,7 +16,9 @@ _COMMANDS: dict[str, str] = {
     "audit": "stationkeeper.audit.command",
     "runbooks": "stationkeeper.runbooks.command",
     "gaps": "stationkeeper.telemetry.command",
+    "cache": "stationkeeper.hot_tier.command",
     "backfill": "stationkeeper.telemetry.backfill.command",
+    "job": "stationkeeper.jobs.command",
     "secrets": "stationkeeper.secrets.command",
     "stop": "stationkeeper.stopping.command",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archive_database import add_archive_tables
 from backfill_world import START, World, make_world
 from local_project import LocalProject
 from postgres_cluster import PostgresCluster
@@ -42,6 +43,7 @@ class Project(LocalProject):
 @pytest.fixture
 def world(postgres_cluster: PostgresCluster) -> Iterator[World]:
     for one in make_world(postgres_cluster):
+        add_archive_tables(one.target)
         for site in ("WLCE", "HMCE"):
             device = one.device(f"{site}-BESS-01", cadence_s=60, site=site)
             one.rows(one.source, device, count=600, cadence_s=60)
@@ -131,9 +133,15 @@ def test_whole_days_are_archived_once(world: World, tmp_path: Path) -> None:
     assert not root.exists()
     assert project.run("telemetry_archive", **arguments) == 0, project.output
     assert sorted(path.name for path in root.iterdir()) == ["HMCE_2026-01-05", "WLCE_2026-01-05"]
+    recorded = "SELECT site, day::text, readings, rows, problem FROM flux.mg_archive_day ORDER BY site"
+    assert world.on(world.target, recorded) == [
+        ("HMCE", "2026-01-05", "mg_bess_readings", 600, None),
+        ("WLCE", "2026-01-05", "mg_bess_readings", 200, None),
+    ]
     assert read_manifest(root / "HMCE_2026-01-05").rows == 600
     assert project.run("telemetry_archive", **arguments) == 0, project.output
-    assert "200 rows of 4 days, 0 days archived now" in project.output
+    assert "200 rows of 4 days, 0 days archived now, 0 recorded, 1 archives as recorded" in project.output
+    assert not project.changed
     world.on(world.target, "DELETE FROM flux.mg_bess_readings WHERE seq = 10")
     assert project.run("telemetry_archive", **arguments) != 0
     assert "holds an archive of other rows" in project.output

@@ -181,6 +181,24 @@ def test_the_database_goes_and_comes_back(tmp_path: Path, private_postgres: Post
     store.close()
 
 
+def test_a_reload_sends_what_waits_at_once(tmp_path: Path, database: dict[str, Any]) -> None:
+    path = tmp_path / "buffer.db"
+    store = Store(path)
+    metrics = Metrics("WLCE")
+    # It would wait for an hour, after a success and after a failure.
+    hour = {"interval_s": 3600, "max_backoff_s": 3600.0, "batch_size": 20, "retention_s": 3600}
+    uploader = Uploader(lambda: Store(path), lambda: database, metrics, clock=Clock(), **hour)
+    uploader.start()
+    for seq in (1, 2):
+        store.append([sample(seq)])
+        uploader.reconnect()
+        wait_until(lambda: store.size().rows == 0)
+    uploader.stop()
+    uploader.join(5)
+    assert not uploader.is_alive()
+    store.close()
+
+
 def test_a_backend_killed_in_the_middle_loses_and_doubles_nothing(
     tmp_path: Path, store: Store, database: dict[str, Any]
 ) -> None:

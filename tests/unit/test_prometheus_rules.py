@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from debian_tools import tool
 
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.modes import SAFE_MODE_REASONS
+from stationkeeper.jobs import metrics
+from stationkeeper.jobs.interface import JobResult
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
@@ -56,16 +59,23 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
 
 
 def exposed_metrics() -> set[str]:
-    """Return the names of all series of a controller, and of the inventory's expected devices."""
+    """Return the names of all series of a controller, of a job, and of what the inventory expects."""
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        metrics.write_start(directory, "watch")
+        metrics.write_run(directory, "watch", 1.0, completed=True)
+        metrics.write_success(directory, "watch", JobResult(1))
+        jobs = "".join(path.read_text() for path in directory.iterdir())
+    expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
     return {
         metric.name + ending
         for metric in Metrics("WLCE").registry.collect()
         for ending in endings.get(metric.type, ("",))
-    } | {"stationkeeper_expected_device"}
+    } | set(re.findall(r"^# TYPE (\w+)", jobs, re.M) + re.findall(r"record: (\w+)", expected))
 
 
-def test_every_metric_is_one_that_the_controller_exposes() -> None:
+def test_every_metric_is_one_that_somebody_exposes() -> None:
     """A misspelt metric never fires, and no syntax check sees it."""
     used = {name for rule in alerts() for name in re.findall(r"stationkeeper_\w+", rule["expr"])}
     assert used <= exposed_metrics(), used - exposed_metrics()

@@ -17,6 +17,10 @@ from telemetry_database import add_device, add_rows
 
 from stationkeeper.database.connection import connect
 
+RELOAD = """          ansible.builtin.systemd_service:
+            name: bess_controller
+            state: reloaded
+"""
 PROGRAM = "[/opt/stationkeeper/venv/bin/stationkeeper, controller, status]"
 
 
@@ -53,10 +57,15 @@ def test_a_backlog_is_pending_then_synced(
     connection.close()
     project = project_of(tmp_path, settings, "wlce")
     project.replace("telemetry_resync", PROGRAM, json.dumps(station.command("status")))
+    pid = f"{tmp_path}/pid"
+    command = f"          ansible.builtin.shell: kill -HUP $(cat {pid})\n"
+    project.replace("telemetry_resync", RELOAD, command)
 
     private_postgres.stop()
     station.use_database(settings)
     station.start_controller()
+    assert station.controller is not None
+    Path(pid).write_text(str(station.controller.pid))
 
     def old() -> bool:
         told = station.call("status").stdout
@@ -66,17 +75,21 @@ def test_a_backlog_is_pending_then_synced(
         return bool(oldest) and datetime.now(UTC) - datetime.fromisoformat(oldest) > timedelta(seconds=10)
 
     wait_until(old, "rows that wait for long")
-    assert project.run("telemetry_resync", wait_s=0, settle_s=5) != 0
+    assert project.run("telemetry_resync", "--check", wait_s=0, settle_s=5) != 0
+    assert not project.changed
     assert "1 intended, 1 failed" in project.output
     assert "pending" in project.output
     assert "rows, the oldest since" in project.output
+    assert "Z (seq 1 of " in project.output
     assert "the database cannot be reached" in project.output
 
     private_postgres.start()
-    assert project.run("telemetry_resync", "--check", wait_s=120, settle_s=5) == 0, project.output[-4000:]
+    assert project.run("telemetry_resync", upload_now=True) != 0
+    assert "upload_now reloads controllers; add -e reason=" in project.output
+    arguments = {"upload_now": True, "reason": "test", "wait_s": 120, "settle_s": 5}
+    assert project.run("telemetry_resync", **arguments) == 0, project.output[-4000:]
     assert "1 intended, 1 ok" in project.output
     assert "synced" in project.output
-    assert not project.changed
     with connect(settings) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT min(seq), max(seq) - min(seq) + 1 = count(seq) FROM flux.mg_bess_readings")
         assert cursor.fetchone() == (1, True)

@@ -27,6 +27,7 @@ def repository(tmp_path: Path) -> Path:
     (root / "requirements").mkdir()
     (root / "pyproject.toml").write_text('[project]\nname = "stationkeeper"\nversion = "0.1.0"\n')
     (root / "requirements/station.txt").write_text("# nothing\n")
+    (root / "requirements/hub.txt").write_text("# nothing\n")
     (root / "requirements/station-installer.txt").write_text("# nothing\n")
     (root / "src/stationkeeper/cli.py").write_text("def main() -> int:\n    return 0\n")
     (root / "src/stationkeeper/profiles/a.yaml").write_text("name: a\n")
@@ -46,6 +47,16 @@ def test_content_id_follows_sources_data_and_locks_and_nothing_else(repository: 
         path.write_text(path.read_text() + "# changed\n")
         seen.add(wheelhouse.content_id(repository))
     assert len(seen) == 4
+
+
+def test_a_hub_has_a_lock_and_versions_of_its_own(repository: Path, tmp_path: Path) -> None:
+    station = wheelhouse.describe(repository, tmp_path, PYTHON, "x86_64")
+    (repository / "requirements/hub.txt").write_text("# jobs\n")
+    assert wheelhouse.describe(repository, tmp_path, PYTHON, "x86_64") == station
+    hub = wheelhouse.describe(repository, tmp_path, PYTHON, "x86_64", host="hub")
+    assert hub.content_id != station.content_id
+    # Newer versions of a hub push out no station's.
+    assert not hub.archive.match(f"{PYTHON}-x86_64-*.tar")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,7 @@ def test_station_requirements_equal_the_projects_dependencies() -> None:
 
 
 def test_every_locked_requirement_has_a_hash() -> None:
-    for name in ("station.txt", "station-installer.txt"):
+    for name in ("station.txt", "hub.txt", "station-installer.txt"):
         text = (REPOSITORY / "requirements" / name).read_text().replace("\\\n", " ")
         requirements = [line for line in text.splitlines() if "==" in line]
         assert requirements

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from telemetry_database import add_device, add_rows, create_tables
 
-from stationkeeper.telemetry.freshness import Limits, ask, judge
+from stationkeeper.telemetry.freshness import Limits, ask, by_site, judge
 from stationkeeper.telemetry.source import TelemetryError
 
 DAY = timedelta(days=1)
@@ -41,6 +41,16 @@ def test_every_state_is_found(postgres_settings: dict[str, Any]) -> None:
     assert silent["last"].endswith("Z")
     assert silent["message"].startswith("C-silent: last row 40")
     assert found[3].as_dict()["message"] == "D-never has never sent a row"
+    (summary,) = by_site(found).values()
+    assert {key: summary[key] for key in ("devices", "ok", "late", "silent", "never")} == {
+        "devices": 6,
+        "ok": 1,
+        "late": 2,
+        "silent": 1,
+        "never": 2,
+    }
+    assert summary["newest"] == found[0].as_dict()["last"]
+    assert summary["oldest_age_s"] == silent["age_s"]
 
 
 def test_each_device_is_judged_by_its_own_cadence() -> None:

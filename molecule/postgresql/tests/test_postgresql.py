@@ -157,5 +157,5 @@ def test_no_password_lies_in_the_log_or_configuration(host: Any) -> None:
     # Fetched and searched here: a password in a command would itself be in sudo's log.
     packed = host.check_output("tar -cz /etc /var/log/postgresql 2>/dev/null | base64 -w0")
     text = gzip.decompress(base64.b64decode(packed)) + host.check_output("journalctl -b -o cat").encode()
-    for user in ("flux_writer", "flux_reader", "flux_operator", "flux_exporter"):
+    for user in ("flux_writer", "flux_reader", "flux_operator", "flux_exporter", "flux_jobs"):
         assert (STATE / user).read_bytes().strip() not in text

@@ -232,6 +232,8 @@ class Service:
     async def _reload(self) -> None:
         """Take over changed files; an invalid or unusable configuration leaves everything as it is."""
         self.log_files.reopen()
+        # Whoever asks for a reload may want the backlog sent now; that hangs on no configuration.
+        self._uploader.reconnect()
         files = self.paths.files
         try:
             loaded = await asyncio.to_thread(load, files.config, files.override, files.profiles)
@@ -240,7 +242,6 @@ class Service:
         except ConfigError as error:
             self._say_config(error.problems)
             return
-        self._uploader.reconnect()
         if loaded.document == self.loaded.document and loaded.profiles == self.loaded.profiles:
             self._say_config(())
             return

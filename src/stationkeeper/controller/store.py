@@ -363,6 +363,8 @@ class Store:
             "rows": size.rows,
             "bytes": size.bytes,
             "oldest_us": oldest[0].sample.time_us if oldest else None,
+            "oldest_seq": oldest[0].sample.seq if oldest else None,
+            "oldest_device_id": oldest[0].sample.device_id if oldest else None,
             "rejected_rows": rejected,
             "kept_rows": kept,
             "dropped": [gap.as_dict() for gap in dropped],

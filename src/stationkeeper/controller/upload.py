@@ -225,6 +225,7 @@ class Uploader(threading.Thread):
         self._metrics = metrics
         self._stop_asked = threading.Event()
         self._reconnect_asked = threading.Event()
+        self._wake = threading.Event()
         self._store: Store | None = None
         self._connection: Connection | None = None
         self._complaint = ""
@@ -234,12 +235,14 @@ class Uploader(threading.Thread):
         self._can_tell_gaps = False
 
     def reconnect(self) -> None:
-        """Use fresh settings from the next batch on."""
+        """Connect with fresh settings and try at once, whatever the delay after a failure is."""
         self._reconnect_asked.set()
+        self._wake.set()
 
     def stop(self) -> None:
         """Ask the thread to end; what it has not committed stays in the store."""
         self._stop_asked.set()
+        self._wake.set()
 
     def run(self) -> None:
         """Upload until stopped; any failure is told once and tried again after a jittered, growing delay."""
@@ -260,7 +263,8 @@ class Uploader(threading.Thread):
                 LOG.exception("unexpected failure of the upload")
                 delay_s = self._fail(repr(error), failures)
                 failures += 1
-            self._stop_asked.wait(delay_s)
+            self._wake.wait(delay_s)
+            self._wake.clear()
         self._disconnect()
 
     def _fail(self, message: str, failures: int) -> float:

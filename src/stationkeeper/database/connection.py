@@ -32,8 +32,9 @@ def parameters(
     """Translate settings to libpq parameters.
 
     ``settings`` has ``hosts`` (a list of names, addresses or socket directories), ``name`` (of the database),
-    ``user``, and optionally ``port``, ``password``, ``sslmode`` (``prefer``), ``sslrootcert``. Time-outs are
-    in seconds and hold for each host. Raises SettingsError.
+    ``user``, and optionally ``port``, ``password``, ``sslmode`` (``prefer``), ``sslrootcert``, and
+    ``application_name`` instead of the caller's. Time-outs are in seconds and hold for each host. Raises
+    SettingsError.
     """
     hosts = settings.get("hosts")
     if isinstance(hosts, str) or not hosts:
@@ -52,7 +53,7 @@ def parameters(
         "dbname": str(settings["name"]),
         "user": str(settings["user"]),
         "sslmode": sslmode,
-        "application_name": application_name,
+        "application_name": str(settings.get("application_name") or application_name),
         "connect_timeout": str(connect_timeout_s),
         # Without it a cut cable is noticed after about 15 minutes, when TCP gives up.
         "tcp_user_timeout": str(int(tcp_user_timeout_s * 1000)),

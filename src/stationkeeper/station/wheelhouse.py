@@ -1,4 +1,4 @@
-"""Build, on the control node, everything that a station needs to run this package without internet.
+"""Build, on the control node, everything that a station or a hub needs to run this package without internet.
 
 A wheelhouse is one tar archive for one Python version and one architecture: the locked dependencies
 (checked against their hashes), pip itself, and a wheel of this repository whose version carries the
@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-DEPENDENCY_LOCK = "requirements/station.txt"
+# For each kind of host the lock of what its environment holds. A hub also runs jobs.
+DEPENDENCY_LOCKS = {"station": "requirements/station.txt", "hub": "requirements/hub.txt"}
 INSTALLER_LOCK = "requirements/station-installer.txt"
 _KEPT_PER_COMBINATION = 3
 _PIP_TIMEOUT_S = 600
@@ -43,9 +44,9 @@ class Wheelhouse:
     built: bool
 
 
-def content_id(repository: Path) -> str:
+def content_id(repository: Path, host: str = "station") -> str:
     """Return 12 hex digits over the package's sources, its build file and both locks."""
-    files = [repository / "pyproject.toml", repository / DEPENDENCY_LOCK, repository / INSTALLER_LOCK]
+    files = [repository / "pyproject.toml", *_locks(repository, host)]
     files += sorted(
         path
         for path in (repository / "src" / "stationkeeper").rglob("*")
@@ -62,11 +63,20 @@ def content_id(repository: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def kept(cache: Path, python: str, architecture: str, identity: str) -> Wheelhouse:
+def _locks(repository: Path, host: str) -> list[Path]:
+    return [repository / DEPENDENCY_LOCKS[host], repository / INSTALLER_LOCK]
+
+
+def _prefix(python: str, architecture: str, host: str) -> str:
+    """Name a combination; stations and hubs keep their versions apart."""
+    return f"{'' if host == 'station' else host + '-'}{python}-{architecture}-"
+
+
+def kept(cache: Path, python: str, architecture: str, identity: str, *, host: str = "station") -> Wheelhouse:
     """Return a wheelhouse of another version that was built before. Raises WheelhouseError."""
     if not re.fullmatch(r"[0-9a-f]{12}", identity):
         raise WheelhouseError(f"version {identity!r} is no content id of 12 hex digits")
-    prefix = f"{python}-{architecture}-"
+    prefix = _prefix(python, architecture, host)
     archive = cache / f"{prefix}{identity}.tar"
     if not archive.exists():
         others = sorted(path.stem.removeprefix(prefix) for path in cache.glob(f"{prefix}*.tar"))
@@ -77,7 +87,9 @@ def kept(cache: Path, python: str, architecture: str, identity: str) -> Wheelhou
     return Wheelhouse(identity, archive, built=False)
 
 
-def describe(repository: Path, cache: Path, python: str, architecture: str) -> Wheelhouse:
+def describe(
+    repository: Path, cache: Path, python: str, architecture: str, *, host: str = "station"
+) -> Wheelhouse:
     """Name the wheelhouse for ``python`` (as ``3.13``) and ``architecture`` without building it."""
     if not re.fullmatch(r"3\.\d{1,2}", python):
         raise WheelhouseError(f"Python version {python!r} is not of the form 3.13")
@@ -86,20 +98,23 @@ def describe(repository: Path, cache: Path, python: str, architecture: str) -> W
             f"no wheels are published for architecture {architecture!r}; a station needs one of "
             f"{', '.join(ARCHITECTURES)} (a Raspberry Pi needs the 64-bit system)"
         )
-    identity = content_id(repository)
-    return Wheelhouse(identity, cache / f"{python}-{architecture}-{identity}.tar", built=False)
+    identity = content_id(repository, host)
+    archive = cache / f"{_prefix(python, architecture, host)}{identity}.tar"
+    return Wheelhouse(identity, archive, built=False)
 
 
-def ensure(repository: Path, cache: Path, python: str, architecture: str) -> Wheelhouse:
-    """Build the wheelhouse unless it is there; runs of many stations at once build it once."""
-    named = describe(repository, cache, python, architecture)
+def ensure(
+    repository: Path, cache: Path, python: str, architecture: str, *, host: str = "station"
+) -> Wheelhouse:
+    """Build the wheelhouse unless it is there; runs of many hosts at once build it once."""
+    named = describe(repository, cache, python, architecture, host=host)
     if named.archive.exists():
         return named
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
         if named.archive.exists():
             return named
-        dependencies = _dependencies(repository, cache, python, architecture)
+        dependencies = _dependencies(_locks(repository, host), cache, python, architecture)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as scratch:
             wheels = Path(scratch) / "wheels"
             shutil.copytree(dependencies, wheels, copy_function=os.link)
@@ -107,13 +122,12 @@ def ensure(repository: Path, cache: Path, python: str, architecture: str) -> Whe
             packed = Path(scratch) / "packed.tar"
             _pack(wheels, packed)
             packed.replace(named.archive)
-        _prune(cache, f"{python}-{architecture}-*.tar", keep=_KEPT_PER_COMBINATION)
+        _prune(cache, f"{_prefix(python, architecture, host)}*.tar", keep=_KEPT_PER_COMBINATION)
     return Wheelhouse(named.content_id, named.archive, built=True)
 
 
-def _dependencies(repository: Path, cache: Path, python: str, architecture: str) -> Path:
+def _dependencies(locks: list[Path], cache: Path, python: str, architecture: str) -> Path:
     """Download the locked wheels once per lock, so that a change of our source costs no download."""
-    locks = [repository / DEPENDENCY_LOCK, repository / INSTALLER_LOCK]
     digest = hashlib.sha256(b"\0".join(lock.read_bytes() for lock in locks)).hexdigest()[:12]
     target = cache / f"dependencies-{python}-{architecture}-{digest}"
     if target.exists():
@@ -132,7 +146,7 @@ def _dependencies(repository: Path, cache: Path, python: str, architecture: str)
                 f"--dest={wheels}",
                 f"--requirement={lock}",
             )
-        shutil.copyfile(repository / DEPENDENCY_LOCK, wheels / "requirements.txt")
+        shutil.copyfile(locks[0], wheels / "requirements.txt")
         wheels.replace(target)
     return target
 

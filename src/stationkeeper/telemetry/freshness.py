@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from stationkeeper.telemetry.source import (
@@ -14,6 +14,7 @@ from stationkeeper.telemetry.source import (
     TelemetryError,
     check_sites,
     check_tables,
+    rfc3339,
     snapshot,
 )
 
@@ -66,7 +67,7 @@ class Freshness:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data; the age in seconds, the time as RFC 3339 text in UTC."""
-        last = self.last.astimezone(UTC).isoformat().replace("+00:00", "Z") if self.last else None
+        last = rfc3339(self.last) if self.last else None
         return {
             **asdict(self.device),
             "state": self.state,
@@ -74,6 +75,24 @@ class Freshness:
             "age_s": self.age_s,
             "message": self.message,
         }
+
+
+def by_site(found: Sequence[Freshness]) -> dict[str, dict[str, Any]]:
+    """Return for each site how many devices are in which state, its newest row, and the oldest of these.
+
+    ``newest`` is RFC 3339 text in UTC and ``oldest_age_s`` in seconds; both are None where no row was sent.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for site in dict.fromkeys(entry.device.site for entry in found):
+        here = [entry for entry in found if entry.device.site == site]
+        newest = max((entry.last for entry in here if entry.last), default=None)
+        summary[site] = {
+            "devices": len(here),
+            **{state: sum(entry.state == state for entry in here) for state in STATES},
+            "newest": rfc3339(newest) if newest else None,
+            "oldest_age_s": max((entry.age_s for entry in here if entry.age_s is not None), default=None),
+        }
+    return summary
 
 
 def judge(cadence_s: float, age_s: float | None, active_s: float, limits: Limits) -> str:

@@ -22,6 +22,8 @@ BATCHES = "mg_backfill_batch"
 COVERAGE = "mg_coverage_hourly"
 COVERAGE_STATE = "mg_coverage_state"
 QUARANTINE = "mg_quarantine"
+ARCHIVED = "mg_archive_day"
+ANOMALIES = "mg_anomaly"
 # In schema `ops`.
 RETENTION = "retention"
 READINGS: Mapping[str, str] = {"bess": "mg_bess_readings", "meter": "mg_meter_readings"}

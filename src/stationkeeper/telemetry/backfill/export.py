@@ -47,6 +47,14 @@ if TYPE_CHECKING:
 _MICROSECOND = timedelta(microseconds=1)
 
 
+class OtherRowsError(TelemetryError):
+    """A directory holds an archive of other rows. ``grown``: the database has all of them still, and more."""
+
+    def __init__(self, message: str, *, grown: bool) -> None:
+        super().__init__(message)
+        self.grown = grown
+
+
 @dataclass(frozen=True)
 class Export:
     """An archive that is there, would be (check mode: no files), or was there already (not ``changed``)."""
@@ -80,8 +88,8 @@ def export(
 ) -> Export:
     """Write the rows of [start, end) to ``directory``. An archive that holds just these rows stays untouched.
 
-    Raises TelemetryError for an empty window, an unknown site, and a directory with an archive of other rows:
-    an archive is never overwritten, it may hold what the database has no more.
+    Raises TelemetryError for an empty window and an unknown site, and OtherRowsError for a directory with an
+    archive of other rows: an archive is never overwritten, it may hold what the database has no more.
     """
     require_arrow()
     start, end = aware(start), aware(end)
@@ -165,9 +173,14 @@ def _is_there(directory: Path, start: datetime, end: datetime, parts: Sequence[_
     wanted = {(p.table.name, p.device.id, hour): p.proof[hour] for p in parts for hour in p.proof}
     if (manifest.start, manifest.end, archived) == (start, end, wanted):
         return True
-    raise TelemetryError(
+    # Rows are added and never changed, so an hour with as many rows as archived has those rows or is damaged.
+    more = [key for key in wanted if key not in archived or wanted[key].rows > archived[key].rows]
+    same_window = (manifest.start, manifest.end) == (start, end)
+    grown = same_window and all(key in more or wanted.get(key) == archived[key] for key in archived)
+    raise OtherRowsError(
         f"{directory} holds an archive of other rows ({rfc3339(manifest.start)} to {rfc3339(manifest.end)}, "
-        f"{manifest.rows} rows). It is not overwritten: choose another directory, or move it away"
+        f"{manifest.rows} rows). It is not overwritten: choose another directory, or move it away",
+        grown=grown,
     )
 
 

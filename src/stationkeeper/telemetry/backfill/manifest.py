@@ -62,7 +62,7 @@ class Manifest:
 def write_manifest(manifest: Manifest) -> None:
     """Write the manifest into its directory, whole or not at all."""
     document = _document(manifest)
-    document["checksum"] = _checksum(document)
+    document["checksum"] = fingerprint(manifest)
     handle, temporary = tempfile.mkstemp(dir=manifest.directory, prefix=f".{NAME}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -112,6 +112,11 @@ def read_manifest(directory: Path) -> Manifest:
     for file in manifest.files:
         _check_place(manifest, file)
     return manifest
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Return the checksum of a manifest: another one means another archive, or one that was changed."""
+    return _checksum(_document(manifest))
 
 
 def verify_file(manifest: Manifest, file: ArchiveFile) -> Path:

@@ -1,0 +1,1 @@
+"""The jobs themselves: one module each, with one function ``work(settings) -> JobResult``."""
