@@ -131,7 +131,7 @@ def test_exactly_the_stuck_run_is_ended_and_the_job_runs_again(flux: LabSystem) 
             process = flux.on_host(HUB, "systemctl", "show", "-P", "MainPID", UNIT.format(job)).stdout.strip()
             # Stopped where it stands, its heartbeat stands still; and three minutes go by at once.
             flux.on_host(HUB, "kill", "-STOP", process)
-            past = f"UPDATE flux.mg_etl_job SET heartbeat_at = now() - interval '3 minutes' WHERE id = {stuck}"
+            past = f"UPDATE flux.mg_etl_job SET heartbeat_at = now() - interval '3 min' WHERE id = {stuck}"
             flux.on_host("fluxdb", "runuser", "-u", "postgres", "--", "psql", "-qd", "flux", "-c", past)
             checked = flux.playbook("etl_check")
             assert checked.code != 0
