@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -195,31 +195,35 @@ class _Run:
 
     def _build(self, source: rows.Source, latest: Mapping[str, str]) -> tuple[int, int]:
         key = self.names.timeseries(source.name)
-        batches = self._stream(source, self.window.start, self.window.end)
         row = (self.names.latest(source.name), latest)
-        return cached.build(self.client, key, self.names.building(key, self.run), batches, row)
+        with self._stream(source, self.window.start, self.window.end) as batches:
+            return cached.build(self.client, key, self.names.building(key, self.run), batches, row)
 
     def _mend(self, source: rows.Source, want: Mapping[datetime, int]) -> tuple[int, int]:
         """Trim, append what is newer than the last point, then take the hours that still differ."""
         key = self.names.timeseries(source.name)
-        removed = cached.keep(self.client, self.names, [source.name], self.window)[source.name]
+        removed = cached.trim(self.client, key, self.window)
         added = 0
-        last = cached.last_score(self.client, self.names, source.name)
+        last = cached.last_score(self.client, key)
         since = self.window.start if last is None else max(self.window.start, moment(last))
-        for points in self._stream(source, since, self.window.end):
-            added += cached.append(self.client, key, points)
+        with self._stream(source, since, self.window.end) as batches:
+            for points in batches:
+                added += cached.append(self.client, key, points)
         have = cached.series(self.client, self.names, [source.name], self.window)[source.name].hours
         for start, end in self.window.hours():
             hour = start.replace(minute=0, second=0, microsecond=0)
             more = want.get(hour, 0) - have.get(hour, 0)
             if more:
-                points = [point for batch in self._stream(source, start, end) for point in batch]
+                with self._stream(source, start, end) as batches:
+                    points = [point for batch in batches for point in batch]
                 cached.replace_span(self.client, key, (start, end), points)
                 added, removed = added + max(more, 0), removed + max(-more, 0)
         return added, removed
 
-    def _stream(self, source: rows.Source, start: datetime, end: datetime) -> Iterator[cached.Points]:
-        return rows.stream(self.cursor, self.request.schema, source, start, end)
+    def _stream(
+        self, source: rows.Source, start: datetime, end: datetime
+    ) -> closing[Generator[cached.Points, None, None]]:
+        return closing(rows.stream(self.cursor, self.request.schema, source, start, end))
 
     def _finish(self, changes: Sequence[Change]) -> None:
         """Count once more, and stamp a whole refresh last of all."""
