@@ -129,6 +129,7 @@ def test_rows_of_unknown_devices_are_kept(world: Archive) -> None:
     assert world.retain()[0] == ("flux.mg_bess_readings", 0, 1, "unregistered devices 2026-01-05 (1 rows)")
 
 
+@pytest.mark.criterion("GR-9")
 def test_a_recorded_archive_that_changed_or_is_gone_is_noticed_and_not_forgotten(
     world: Archive, tmp_path: Path
 ) -> None:
