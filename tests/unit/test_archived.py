@@ -204,8 +204,17 @@ def test_the_job_makes_up_for_days_that_it_missed(world: Archive, tmp_path: Path
         {"HMCE": 0, "WLCE": 0},
         {"HMCE": 0, "WLCE": 0},
     )
+    # A row that comes after the day was dropped is archived beside the others, and dropped, too.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T12:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
+    assert world.retain()[0][1:3] == (1, 0)
     with connected(world.target) as connection:
-        assert len(days_to_archive(connection, "WLCE", last=DAY, days=3)) == 3
+        assert days_to_archive(connection, last=DAY, days=1) == {"HMCE": [DAY], "WLCE": [DAY]}
     shutil.rmtree(tmp_path / "WLCE_2026-01-05")
     world.on(world.target, "DELETE FROM ops.retention")
     with pytest.raises(JobError, match=r"WLCE 2026-01-05 was recorded, but .* is gone"):
