@@ -88,6 +88,14 @@ def test_a_failed_job_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["job", "ended", "gap_watch", "--config", str(configure(tmp_path))]) == 2
 
 
+def test_a_directory_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(tmp_path, metrics_directory=str(tmp_path / "missing"))
+    assert main(["job", "run", "gap_watch", "--config", str(config)]) == 1
+    assert "the figures cannot be written" in capsys.readouterr().err
+
+
 def test_every_job_is_listed_and_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["job", "list"]) == 0
     told = capsys.readouterr().out
