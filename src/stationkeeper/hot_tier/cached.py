@@ -71,6 +71,14 @@ def series(client: redis.Redis, names: Names, devices: Iterable[str], span: Wind
     return found
 
 
+def totals(client: redis.Redis, names: Names, devices: Sequence[str]) -> dict[str, int]:
+    """Return how many points are cached of each device."""
+    pipeline = client.pipeline(transaction=False)
+    for name in devices:
+        pipeline.zcard(names.timeseries(name))
+    return dict(zip(devices, pipeline.execute(), strict=True))
+
+
 def latest(client: redis.Redis, names: Names, devices: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the cached newest row of each device; {} where there is none."""
     pipeline = client.pipeline(transaction=False)

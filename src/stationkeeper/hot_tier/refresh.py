@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import redis
 from stationkeeper.hot_tier import cached, rows
 from stationkeeper.hot_tier.connection import HotTierError, connected
 from stationkeeper.hot_tier.keys import Names, moment
+from stationkeeper.hot_tier.lookups import Hits, counted, noted, of_readers
 from stationkeeper.jobs.interface import RedisSettings
 from stationkeeper.telemetry.source import changing, rfc3339, snapshot
 
@@ -61,7 +62,8 @@ class Outcome:
     run: str
     when: datetime
     devices: list[Change]
-    removed_keys: list[str] = field(default_factory=list)
+    removed_keys: list[str]
+    readers: Hits
 
     @property
     def changed(self) -> bool:
@@ -144,6 +146,10 @@ class _Run:
     def __init__(self, cursor: Cursor, client: redis.Redis, request: Request, dry_run: bool) -> None:
         self.cursor, self.client, self.request, self.dry_run = cursor, client, request, dry_run
         self.names = Names(request.system)
+        before = counted(client)
+        stamp: Any = client.hgetall(self.names.refreshed)
+        self.stamp: dict[str, str] = stamp
+        self.readers = of_readers(self.stamp, before) or Hits(0, 0)
         self.run = uuid.uuid4().hex[:12]
         self.window = rows.window(cursor)
         self.sources = rows.sources(cursor, request.schema, request.devices)
@@ -173,7 +179,7 @@ class _Run:
             changes.append(change)
         if not self.dry_run:
             self._finish(changes)
-        return Outcome(self.run, self.window.end, changes, removed)
+        return Outcome(self.run, self.window.end, changes, removed, self.readers)
 
     def _remove_stale(self) -> list[str]:
         """Remove the keys of devices that are not in service any more, and what killed runs left."""
@@ -226,24 +232,25 @@ class _Run:
         return closing(rows.stream(self.cursor, self.request.schema, source, start, end))
 
     def _finish(self, changes: Sequence[Change]) -> None:
-        """Count once more, and stamp a whole refresh last of all."""
-        here = cached.series(self.client, self.names, [one.device for one in changes], self.window)
-        wrong = [one.device for one in changes if here[one.device].total != one.points]
+        """Count once more, and write the stamp last of all; a part of the devices keeps the time in it."""
+        here = cached.totals(self.client, self.names, [one.device for one in changes])
+        wrong = [one.device for one in changes if here[one.device] != one.points]
         if wrong:
             raise HotTierError(
                 f"the series of {', '.join(wrong)} changed while they were written: something else writes"
                 " these keys, or Redis evicts (its maxmemory-policy must be noeviction). Run again"
             )
-        if self.request.devices:
-            return
-        figures = rows.metrics(self.cursor, self.request.schema, self.sources, self.window.end)
-        cached.replace_hash(self.client, self.names.metrics, figures)
-        stamp = {
-            "when": rfc3339(self.window.end),
-            "rows": str(sum(one.points for one in changes)),
-            "run": self.run,
-        }
-        cached.replace_hash(self.client, self.names.refreshed, stamp)
+        if not self.request.devices:
+            figures = rows.metrics(self.cursor, self.request.schema, self.sources, self.window.end)
+            cached.replace_hash(self.client, self.names.metrics, figures)
+            self.stamp = {
+                "when": rfc3339(self.window.end),
+                "rows": str(sum(one.points for one in changes)),
+                "run": self.run,
+            }
+        if self.stamp:
+            lookups = noted(self.readers, counted(self.client))
+            cached.replace_hash(self.client, self.names.refreshed, self.stamp | lookups)
 
 
 def _difference(want: Mapping[datetime, int], have: cached.Series) -> tuple[int, int]:
