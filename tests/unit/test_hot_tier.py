@@ -148,6 +148,9 @@ def test_stale_keys_go_and_foreign_ones_stay(world: World) -> None:
     )
     # A run for some devices leaves other devices alone.
     assert world.refresh("WLCE-B*").removed_keys == [left]
+    assert world.refresh(METER).removed_keys == [NAMES.latest(METER), NAMES.timeseries(METER)]
+    world.server.admin.hset(NAMES.latest(METER), "time", "x")
+    world.server.admin.zadd(NAMES.timeseries(METER), {"a": 1})
     assert world.refresh(dry_run=True).removed_keys == [one for one in gone if one != left]
     assert world.refresh().removed_keys == [one for one in gone if one != left]
     assert not set(gone) & set(world.server.dump())
