@@ -119,7 +119,7 @@ def test_the_old_call_drops_what_is_old(world: Archive) -> None:
         world.on(world.target, "SELECT * FROM flux.apply_retention('1 hour', true)")
 
 
-def test_rows_of_unknown_devices_are_kept(world: Archive) -> None:
+def test_rows_of_unknown_devices_are_kept_and_told(world: Archive, tmp_path: Path) -> None:
     world.on(world.target, "DELETE FROM flux.mg_bess_readings")
     world.on(
         world.target,
@@ -127,6 +127,9 @@ def test_rows_of_unknown_devices_are_kept(world: Archive) -> None:
         START,
     )
     assert world.retain()[0] == ("flux.mg_bess_readings", 0, 1, "unregistered devices 2026-01-05 (1 rows)")
+    settings = JobSettings("flux", world.target, tmp_path, tmp_path)
+    with pytest.raises(JobError, match="2026-01-05 have rows of devices that the registry does not know"):
+        archive.work(settings)
 
 
 @pytest.mark.criterion("GR-9")
@@ -214,7 +217,7 @@ def test_the_job_makes_up_for_days_that_it_missed(world: Archive, tmp_path: Path
     assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
     assert world.retain()[0][1:3] == (1, 0)
     with connected(world.target) as connection:
-        assert days_to_archive(connection, last=DAY, days=1) == {"HMCE": [DAY], "WLCE": [DAY]}
+        assert days_to_archive(connection, last=DAY, days=1).sites == {"HMCE": [DAY], "WLCE": [DAY]}
     shutil.rmtree(tmp_path / "WLCE_2026-01-05")
     world.on(world.target, "DELETE FROM ops.retention")
     with pytest.raises(JobError, match=r"WLCE 2026-01-05 was recorded, but .* is gone"):

@@ -7,7 +7,7 @@ archive was read back, never changes, and does not count any more once its archi
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -113,9 +113,15 @@ def archive_days(
     return run.done
 
 
-def days_to_archive(
-    connection: Connection, *, last: date, days: int, schema: str = "flux"
-) -> dict[str, list[date]]:
+@dataclass(frozen=True)
+class Wanted:
+    """The days of each site to archive, and those with rows of devices that the registry does not know."""
+
+    sites: Mapping[str, Sequence[date]]
+    of_unknown_devices: Sequence[date]
+
+
+def days_to_archive(connection: Connection, *, last: date, days: int, schema: str = "flux") -> Wanted:
     """Return for each site the ``days`` days up to ``last``, and what else retention would wait for.
 
     That is every earlier day with raw rows and no record, so that a host that was off for weeks makes up for
@@ -149,10 +155,10 @@ def days_to_archive(
             )
             cursor.execute(query, (f"{schema}.{table}", first, until))
             for site, day in cursor.fetchall():
-                # Rows of devices without a registry row have no site.
-                if site in wanted:
-                    wanted[site].add(day)
-    return {site: sorted(found) for site, found in wanted.items()}
+                wanted.setdefault(site, set()).add(day)
+    # Rows of devices without a registry row have no site.
+    unknown = wanted.pop("", set())
+    return Wanted({site: sorted(found) for site, found in wanted.items()}, sorted(unknown))
 
 
 @dataclass

@@ -20,11 +20,17 @@ def work(settings: JobSettings) -> JobResult:
     done: dict[str, Archived] = {}
     with connected(settings.database) as connection:
         wanted = days_to_archive(connection, last=last, days=days, schema=settings.schema)
-        for site, those in wanted.items():
+        for site, those in wanted.sites.items():
             done[site] = archive_days(
                 connection, settings.archive_directory, site, those, schema=settings.schema
             )
-    if problems := [problem for one in done.values() for problem in one.problems]:
+    problems = [problem for one in done.values() for problem in one.problems]
+    if wanted.of_unknown_devices:
+        problems.append(
+            f"{', '.join(map(str, wanted.of_unknown_devices))} have rows of devices that the registry does "
+            "not know: they are in no archive, and retention keeps these days until the devices are registered"
+        )
+    if problems:
         raise JobError("; ".join(problems))
     metrics = [
         Sample(
