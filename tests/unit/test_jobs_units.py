@@ -68,6 +68,9 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     checked = analyze("verify", "--man=no", *map(str, sorted(tmp_path.iterdir())))
     told = [line for line in checked.stderr.splitlines() if "stationkeeper-job" in line]
     assert (checked.returncode, told) == (0, [])
+    unit = tmp_path / "stationkeeper-job-archive.service"
+    judged = analyze("security", "--offline=true", "--no-pager", str(unit))
+    assert float(judged.stdout.rsplit("stationkeeper-job-archive.service:", 1)[1].split()[0]) < 2.5
 
 
 def test_every_job_is_scheduled_in_utc_as_often_as_it_says() -> None:

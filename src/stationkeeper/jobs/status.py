@@ -58,6 +58,11 @@ class Schedule:
     interval_s: float
     limit_s: float
 
+    @property
+    def due_s(self) -> float:
+        """The age that the last success has at most while the job is on time."""
+        return self.interval_s + self.limit_s
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -108,11 +113,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Health:
-    """A job's figures with the judgement: a state of a health check, and a sentence."""
+    """A job's figures with the judgement: a state of a health check, and a sentence.
+
+    ``on_time``: its last success is younger than an interval and its limit, whatever came after it.
+    """
 
     figures: Figures
     state: str
     message: str
+    on_time: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -123,6 +132,7 @@ class Health:
             "newest": newest.as_dict() if newest else None,
             "state": self.state,
             "message": self.message,
+            "on_time": self.on_time,
         }
 
 
@@ -225,7 +235,9 @@ def judge(figures: Figures, schedule: Schedule, *, target: float, known_s: float
         )
     state = max((state for state, _ in findings), key=STATES.index)
     texts = [text for level, text in findings if text and (state == "ok" or level != "ok")]
-    return Health(figures, state, f"{figures.name}: {'; '.join(texts)}")
+    age = figures.success_age_s
+    on_time = age is not None and age <= schedule.due_s
+    return Health(figures, state, f"{figures.name}: {'; '.join(texts)}", on_time)
 
 
 def _summary(figures: Figures) -> str:
@@ -254,7 +266,7 @@ def _run(figures: Figures) -> list[tuple[str, str]]:
 
 
 def _latency(figures: Figures, schedule: Schedule, known_s: float | None) -> list[tuple[str, str]]:
-    age, due_s = figures.success_age_s, schedule.interval_s + schedule.limit_s
+    age, due_s = figures.success_age_s, schedule.due_s
     if age is not None:
         if age <= due_s:
             return []
