@@ -216,6 +216,25 @@ def test_the_job_makes_up_for_days_that_it_missed(world: Archive, tmp_path: Path
     assert world.retain()[0][1:3] == (0, 1)
     assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
     assert world.retain()[0][1:3] == (1, 0)
+    # As many as were archived, but others: the number alone proves nothing then.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T13:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
+    assert world.records()[-1][3:] == (ROWS, "WLCE_2026-01-06", True)
+    assert world.retain()[0][1:3] == (1, 0)
+    # The very same row once more: its archive is read back again.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T13:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["written"] == {"HMCE": 0, "WLCE": 0}
+    assert world.retain()[0][1:3] == (1, 0)
     with connected(world.target) as connection:
         assert days_to_archive(connection, last=DAY, days=1).sites == {"HMCE": [DAY], "WLCE": [DAY]}
     shutil.rmtree(tmp_path / "WLCE_2026-01-05")

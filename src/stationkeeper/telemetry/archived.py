@@ -43,6 +43,8 @@ WHERE r.type = %(type)s GROUP BY 1
 """
 _RECORD = """
 INSERT INTO {archived} (site, day, readings, location, rows, hash) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (site, day, readings, location)
+  DO UPDATE SET verified_at = now(), rows = excluded.rows, hash = excluded.hash
 """
 _NOTE = """
 UPDATE {archived} SET problem = %(problem)s WHERE site = %(site)s AND location = %(location)s
@@ -225,7 +227,8 @@ class _Run:
             break
         self.done.rows[str(directory)] = one.rows
         self.done.written += one.changed
-        if one.rows and (one.changed or not self._is_recorded(day, directory)):
+        # Rows that came again after they were dropped are verified again: retention takes them for others.
+        if one.rows and (one.changed or not self._is_recorded(day, directory) or self._is_dropped(day)):
             self.done.recorded += 1
             if not self.dry_run:
                 self._record(day, directory)

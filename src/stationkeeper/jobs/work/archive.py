@@ -28,7 +28,7 @@ def work(settings: JobSettings) -> JobResult:
     if wanted.of_unknown_devices:
         problems.append(
             f"{', '.join(map(str, wanted.of_unknown_devices))} have rows of devices that the registry does "
-            "not know: they are in no archive, and retention keeps these days until the devices are registered"
+            "not know: they are in no archive, and retention keeps them until the devices are registered"
         )
     if problems:
         raise JobError("; ".join(problems))
