@@ -122,6 +122,11 @@ def test_a_wrong_file_is_told_without_its_values(
     assert "hidden" not in str(caught.value)
 
 
+def test_a_job_that_is_not_scheduled_is_no_job_to_be_stopped(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="'gap_watch' is not scheduled on this host; declared are none"):
+        read(configure(tmp_path)).schedule("gap_watch")
+
+
 def test_a_file_that_everybody_may_read_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
