@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from psycopg2 import sql
 
 from stationkeeper.telemetry.backfill.export import OtherRowsError, export, read_back
+from stationkeeper.telemetry.backfill.files import require_arrow
 from stationkeeper.telemetry.backfill.manifest import NAME, fingerprint, read_manifest
 from stationkeeper.telemetry.source import (
     ARCHIVED,
@@ -100,6 +101,7 @@ def archive_days(
     A day whose rows have become more gets one more archive beside the first. A day that cannot be archived
     does not keep the others from it. Raises TelemetryError when nothing can be archived at all.
     """
+    require_arrow()
     with snapshot(connection, timeout_s=_TIMEOUT_S) as cursor:
         if not has_table(cursor, schema, ARCHIVED):
             raise TelemetryError(f"{schema}.{ARCHIVED} does not exist: run the migrations first")
