@@ -27,7 +27,7 @@ options:
     type: str
     default: flux
   sample_s:
-    description: Seconds over which the hit rate is measured; 0 for the one since the start only.
+    description: Seconds over which the hit rate is measured; 0 for what the refreshes have added up only.
     type: float
     default: 2
   settle_s:
@@ -107,6 +107,11 @@ checks:
   type: list
   elements: dict
   sample: [{name: refreshed, state: ok, message: "12 s ago, limit 300 s"}]
+readers:
+  description: Look-ups without those of the refresh, and the share of hits; null before the first refresh.
+  returned: success
+  type: dict
+  sample: {lookups: 12000, percent: 97.5}
 server:
   description: Version, memory in bytes, policy, evicted and expired keys, clients and hit rates.
   returned: success

@@ -85,9 +85,10 @@ RETURN = r"""
 jobs:
   description: >-
     For each job its name, state (ok, degraded or critical), message, and over the window ended, completed,
-    aborted, success_rate, records, p50_s and max_s; success_age_s since the last success; and newest, the
-    newest run with id, state (running, completed, failed, stopped, stuck or aborted), started_at,
-    completed_at, records, host, unit, process_id, error, running_s and heartbeat_age_s.
+    aborted, success_rate, records, p50_s and max_s; success_age_s since the last success; on_time, whether
+    that is young enough; and newest, the newest run with id, state (running, completed, failed, stopped,
+    stuck or aborted), started_at, completed_at, records, host, unit, process_id, error, running_s and
+    heartbeat_age_s.
   returned: success
   type: list
   elements: dict

@@ -34,8 +34,9 @@ CREATE TRIGGER guard BEFORE UPDATE ON flux.mg_archive_day
     FOR EACH ROW EXECUTE FUNCTION flux.guard_archive_day();
 
 -- The days of [span_start, span_end), widened to whole days, on which a site has rows that no archive holds: none
--- was recorded, or with another number of rows, or it is damaged. Rows of a device that the registry does not know
--- have no site, and are in no archive.
+-- was recorded, or with another number of rows, or it is damaged. Rows that came after the day was dropped are other
+-- rows, even when they are as many: only what was verified after that counts for them. Rows of a device that the
+-- registry does not know have no site, and are in no archive.
 CREATE FUNCTION flux.unarchived_days(readings text, span_start timestamptz, span_end timestamptz)
 RETURNS TABLE (day date, site text, rows bigint)
 LANGUAGE plpgsql
@@ -56,11 +57,14 @@ BEGIN
         WHERE NOT EXISTS (
             SELECT FROM flux.mg_archive_day AS archived
             WHERE archived.readings = $3 AND archived.site = stored.site AND archived.day = stored.day
-              AND archived.rows = stored.rows AND archived.problem IS NULL)
+              AND archived.rows = stored.rows AND archived.problem IS NULL
+              AND NOT EXISTS (
+                SELECT FROM ops.retention WHERE relation = $4 AND dropped_before > stored.day
+                  AND dropped_at >= archived.verified_at))
         ORDER BY 1, 2
         $query$, readings::regclass)
     USING date_trunc('day', span_start), date_trunc('day', span_end - interval '1 microsecond') + interval '1 day',
-          split_part(readings, '.', 2);
+          split_part(readings, '.', 2), readings;
 END
 $function$;
 

@@ -22,6 +22,7 @@ def world(postgres_cluster: PostgresCluster) -> Iterator[AnomalyWorld]:
     yield from make_anomaly_world(postgres_cluster)
 
 
+@pytest.mark.criterion("GR-9")
 def test_anomalies_are_listed_and_resolved_by_runbook(world: AnomalyWorld, tmp_path: Path) -> None:
     world.spoil("WLCE-BESS-01", 5, 15, "power_kw = setpoint_kw + 20")
     world.spoil("WLCE-BESS-01", 20, 20, "voltage_v = 300")

@@ -119,7 +119,7 @@ def test_the_old_call_drops_what_is_old(world: Archive) -> None:
         world.on(world.target, "SELECT * FROM flux.apply_retention('1 hour', true)")
 
 
-def test_rows_of_unknown_devices_are_kept(world: Archive) -> None:
+def test_rows_of_unknown_devices_are_kept_and_told(world: Archive, tmp_path: Path) -> None:
     world.on(world.target, "DELETE FROM flux.mg_bess_readings")
     world.on(
         world.target,
@@ -127,8 +127,12 @@ def test_rows_of_unknown_devices_are_kept(world: Archive) -> None:
         START,
     )
     assert world.retain()[0] == ("flux.mg_bess_readings", 0, 1, "unregistered devices 2026-01-05 (1 rows)")
+    settings = JobSettings("flux", world.target, tmp_path, tmp_path)
+    with pytest.raises(JobError, match="2026-01-05 have rows of devices that the registry does not know"):
+        archive.work(settings)
 
 
+@pytest.mark.criterion("GR-9")
 def test_a_recorded_archive_that_changed_or_is_gone_is_noticed_and_not_forgotten(
     world: Archive, tmp_path: Path
 ) -> None:
@@ -203,8 +207,36 @@ def test_the_job_makes_up_for_days_that_it_missed(world: Archive, tmp_path: Path
         {"HMCE": 0, "WLCE": 0},
         {"HMCE": 0, "WLCE": 0},
     )
+    # A row that comes after the day was dropped is archived beside the others, and dropped, too.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T12:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
+    assert world.retain()[0][1:3] == (1, 0)
+    # As many as were archived, but others: the number alone proves nothing then.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T13:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["recorded"] == {"HMCE": 0, "WLCE": 1}
+    assert world.records()[-1][3:] == (ROWS, "WLCE_2026-01-06", True)
+    assert world.retain()[0][1:3] == (1, 0)
+    # The very same row once more: its archive is read back again.
+    world.on(
+        world.target,
+        "INSERT INTO flux.mg_bess_readings (time, device_id) SELECT '2026-01-05T13:00:30.5Z', id"
+        " FROM flux.mg_device_registry WHERE name = 'WLCE-bess'",
+    )
+    assert world.retain()[0][1:3] == (0, 1)
+    assert archive.work(settings).evidence["written"] == {"HMCE": 0, "WLCE": 0}
+    assert world.retain()[0][1:3] == (1, 0)
     with connected(world.target) as connection:
-        assert len(days_to_archive(connection, "WLCE", last=DAY, days=3)) == 3
+        assert days_to_archive(connection, last=DAY, days=1).sites == {"HMCE": [DAY], "WLCE": [DAY]}
     shutil.rmtree(tmp_path / "WLCE_2026-01-05")
     world.on(world.target, "DELETE FROM ops.retention")
     with pytest.raises(JobError, match=r"WLCE 2026-01-05 was recorded, but .* is gone"):

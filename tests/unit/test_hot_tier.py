@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
@@ -131,15 +130,27 @@ def test_stale_keys_go_and_foreign_ones_stay(world: World) -> None:
         world.rows(device, HOUR, 60)
     world.refresh()
     foreign = ("other:node:X:latest", "flux:node:X:forecast", "flux:session:1", "flux:node:latest")
+    world.server.admin.set(b"flux:node:\xff:latest", "no text")
     for key in foreign:
         world.server.admin.set(key, "1")
     world.server.admin.hset(NAMES.latest("GONE-1"), "time", "x")
     left = NAMES.building(NAMES.timeseries(BATTERY), "killed")
     world.server.admin.zadd(left, {"a": 1})
     world.execute("UPDATE flux.mg_device_registry SET active_to = now() WHERE name = %s", METER)
-    gone = sorted([left, NAMES.latest("GONE-1"), NAMES.latest(METER), NAMES.timeseries(METER)])
+    gone = sorted(
+        [
+            left,
+            "flux:node:\udcff:latest",
+            NAMES.latest("GONE-1"),
+            NAMES.latest(METER),
+            NAMES.timeseries(METER),
+        ]
+    )
     # A run for some devices leaves other devices alone.
     assert world.refresh("WLCE-B*").removed_keys == [left]
+    assert world.refresh(METER).removed_keys == [NAMES.latest(METER), NAMES.timeseries(METER)]
+    world.server.admin.hset(NAMES.latest(METER), "time", "x")
+    world.server.admin.zadd(NAMES.timeseries(METER), {"a": 1})
     assert world.refresh(dry_run=True).removed_keys == [one for one in gone if one != left]
     assert world.refresh().removed_keys == [one for one in gone if one != left]
     assert not set(gone) & set(world.server.dump())
@@ -193,43 +204,61 @@ def test_readers_see_whole_series_only(world: World, monkeypatch: pytest.MonkeyP
     assert set(seen) == {expected}
 
 
-def test_a_killed_run_leaves_what_was_there_and_the_next_one_mends_it(world: World, tmp_path: Path) -> None:
-    world.rows(BATTERY, 20 * HOUR, 60)
+def test_killed_runs_leave_whole_series_and_the_next_one_mends_them(world: World, tmp_path: Path) -> None:
+    for device in (BATTERY, METER):
+        world.rows(device, 20 * HOUR, 60)
     world.refresh()
     before = world.content()
-    world.execute("UPDATE flux.mg_bess_readings SET power_kw = 0")
-    database, cache = write_settings(tmp_path, world)
-    done = subprocess.run([sys.executable, "-c", _KILLED, *map(str, (database, cache))], check=False)
-    assert done.returncode == -signal.SIGKILL
-    after = world.content()
-    assert {key: value for key, value in after.items() if ":building:" not in key} == before
-    assert any(":building:" in key for key in after)
-    while True:
-        # The database frees the dead run's lock when it notices that it is gone.
-        with contextlib.suppress(HotTierError):
-            world.refresh(force=True)
-            break
-    mended = world.content()
+    for kind in ("bess", "meter"):
+        world.execute(f"UPDATE flux.mg_{kind}_readings SET power_kw = 0")
+    world.refresh(force=True)
+    target = world.content()
+    files = list(map(str, write_settings(tmp_path, world)))
+    left_behind = 0
+    for moment_of_death in (1, 6, 10, 13, 17, 20):
+        restore(world, before)
+        done = subprocess.run([sys.executable, "-c", _KILLED, str(moment_of_death), *files], check=False)
+        assert done.returncode == -signal.SIGKILL
+        seen = world.content()
+        building = [key for key in seen if NAMES.pattern_of(key) == "building"]
+        left_behind += len(building)
+        assert set(seen) - set(building) == set(before)
+        for device in (BATTERY, METER):
+            keys = (NAMES.timeseries(device), NAMES.latest(device))
+            assert [seen[key] for key in keys] in [[state[key] for key in keys] for state in (before, target)]
+    assert left_behind > 0
+    # It waits for the lock until the database notices that the last run is dead.
+    world.refresh(force=True)
+    assert world.content() == target
+
+
+def restore(world: World, content: dict[str, Any]) -> None:
+    """Put back what `World.content` has shown."""
     world.server.admin.flushall()
-    world.refresh()
-    assert world.content() == mended != before
+    for key, value in content.items():
+        if isinstance(value, list):
+            world.server.admin.zadd(key, dict(value))
+        else:
+            world.server.admin.hset(key, mapping=value)
 
 
 _KILLED = """
 import os, signal, sys
+from redis.client import Pipeline
 from stationkeeper.hot_tier import command, rows
 
-stream = rows.stream
-rows._FETCH = 100
+rows._FETCH = 200
+execute, calls = Pipeline.execute, 0
 
-def killed(*arguments):
-    for number, batch in enumerate(stream(*arguments)):
-        if number == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield batch
+def killed(self, *arguments, **options):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return execute(self, *arguments, **options)
 
-rows.stream = killed
-command.run(["refresh", "--force", "--database-file", sys.argv[1], "--redis-file", sys.argv[2]])
+Pipeline.execute = killed
+command.run(["refresh", "--force", "--database-file", sys.argv[2], "--redis-file", sys.argv[3]])
 """
 
 
@@ -279,6 +308,8 @@ def test_errors_name_the_fix(world: World) -> None:
     assert "still loads its data" in explain(redis.BusyLoadingError("LOADING"), settings)
     with pytest.raises(HotTierError, match="no registered device matches NIX-"):
         world.refresh("NIX-*")
+    world.server.admin.set(NAMES.timeseries(BATTERY), "not a series")
+    assert "has something else under a key" in message()
     with pytest.raises(HotTierError, match="lack user, password"):
         settings_of({"host": "x"})
 

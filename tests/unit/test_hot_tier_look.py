@@ -16,7 +16,8 @@ from redis_server import PASSWORD, RedisServer
 from stationkeeper.hot_tier import command
 from stationkeeper.hot_tier.connection import settings_of
 from stationkeeper.hot_tier.judge import Limits, judge, lines
-from stationkeeper.hot_tier.look import Hits, Look, Question, look
+from stationkeeper.hot_tier.look import Look, Question, look
+from stationkeeper.hot_tier.lookups import Hits, noted, of_readers
 from stationkeeper.jobs.interface import JobError, JobSettings
 from stationkeeper.jobs.work.cache_refresh import work
 from stationkeeper.telemetry.source import TelemetryError
@@ -125,10 +126,9 @@ def test_limits(world: World) -> None:
     assert "policy allkeys-lru" in memory(policy="allkeys-lru")[1]
     assert "fragmentation 2" in memory(used_memory=2**30, maxmemory=2**33, fragmentation=2.0)[1]
 
-    def hits(start: Hits, sampled: Hits | None = None) -> tuple[str, str]:
-        return states(replace(seen, server=replace(seen.server, since_start=start, sampled=sampled)))[
-            "hit rate"
-        ]
+    def hits(start: Hits, sampled: Hits | None = None, readers: Hits | None = None) -> tuple[str, str]:
+        server = replace(seen.server, since_start=start, sampled=sampled)
+        return states(replace(seen, server=server, readers=readers))["hit rate"]
 
     assert hits(Hits(1, 9)) == ("ok", "too few look-ups to judge: 10 since the start")
     assert hits(Hits(1, 9999))[0] == "degraded"
@@ -153,6 +153,31 @@ def test_hits_are_measured(world: World) -> None:
         world.connection, settings_of(world.server.settings()), Question("flux", sample_s=1), sleep=readers
     )
     assert seen.server.sampled == Hits(3, 1)
+    readers(0)
+    # What a refresh asks does not count; what a look asks does.
+    assert world.refresh().readers.misses == 2
+    before = work_of_readers(world)
+    world.refresh()
+    readers(0)
+    assert work_of_readers(world) == Hits(before.hits + 3 + _LOOK, before.misses + 1)
+
+
+# Look-ups of one look: the stamp, TTL of six keys, three for each device; memory does not count.
+_LOOK = 1 + 6 + 2 * 3
+
+
+def work_of_readers(world: World) -> Hits:
+    seen = ask(world).readers
+    assert seen is not None
+    return seen
+
+
+def test_readers_are_told_from_the_refresh() -> None:
+    stamp = noted(Hits(10, 2), Hits(500, 3))
+    assert of_readers(stamp, Hits(600, 13)) == Hits(110, 12)
+    assert of_readers(stamp, Hits(7, 1)) == Hits(17, 3)
+    assert of_readers({"when": "2026"}, Hits(7, 1)) is None
+    assert of_readers(noted(Hits(200_000, 4), Hits(1, 1)), Hits(1, 1)) == Hits(100_000, 2)
 
 
 def test_command(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,11 +202,15 @@ def test_job(world: World, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="no settings of Redis"):
         work(settings)
     settings = replace(settings, redis=settings_of(world.server.settings()))
-    first, second = work(settings), work(settings)
+    first = work(settings)
+    for key in (NAMES.latest(BATTERY), "flux:nothing"):
+        world.server.client().hgetall(key)
+    second = work(settings)
     assert first.records == first.evidence["points"] > 300
     assert second.records == 0
     metrics = {one.name: one.value for one in second.metrics}
     assert metrics["stationkeeper_hot_tier_points"] == first.records
     assert metrics["stationkeeper_hot_tier_refreshed_timestamp_seconds"] >= world.now.timestamp()
-    assert 0 <= metrics["stationkeeper_hot_tier_hit_ratio"] <= 1
+    assert "stationkeeper_hot_tier_hit_ratio" not in {one.name for one in first.metrics}
+    assert metrics["stationkeeper_hot_tier_hit_ratio"] == 0.5
     assert work(replace(settings, options={"force": True})).evidence["devices"] == []

@@ -88,6 +88,14 @@ def test_a_failed_job_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["job", "ended", "gap_watch", "--config", str(configure(tmp_path))]) == 2
 
 
+def test_a_directory_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(tmp_path, metrics_directory=str(tmp_path / "missing"))
+    assert main(["job", "run", "gap_watch", "--config", str(config)]) == 1
+    assert "the figures cannot be written" in capsys.readouterr().err
+
+
 def test_every_job_is_listed_and_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["job", "list"]) == 0
     told = capsys.readouterr().out
@@ -112,6 +120,11 @@ def test_a_wrong_file_is_told_without_its_values(
         read(configure(tmp_path, **changes))
     assert message in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_job_that_is_not_scheduled_is_no_job_to_be_stopped(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="'gap_watch' is not scheduled on this host; declared are none"):
+        read(configure(tmp_path)).schedule("gap_watch")
 
 
 def test_a_file_that_everybody_may_read_is_refused(

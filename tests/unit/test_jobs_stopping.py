@@ -206,5 +206,6 @@ def test_the_figures_are_those_of_the_table(
     assert (seen.p50_s, seen.max_s, seen.success_rate) == (3.0, 4.0, 0.5)
     assert seen.newest is not None
     assert seen.newest.state == "aborted"
+    assert (watched.on_time, never.on_time) == (False, False)
     assert (watched.state, never.state, never.figures.newest) == ("critical", "critical", None)
     assert (short.figures.ended, short.figures.completed) == (2, 1)

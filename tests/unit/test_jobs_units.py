@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from module_runner import run_module
 
 from stationkeeper.jobs import catalogue
 from stationkeeper.jobs.units import Job, Layout, converge, texts
@@ -67,6 +68,9 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     checked = analyze("verify", "--man=no", *map(str, sorted(tmp_path.iterdir())))
     told = [line for line in checked.stderr.splitlines() if "stationkeeper-job" in line]
     assert (checked.returncode, told) == (0, [])
+    unit = tmp_path / "stationkeeper-job-archive.service"
+    judged = analyze("security", "--offline=true", "--no-pager", str(unit))
+    assert float(judged.stdout.rsplit("stationkeeper-job-archive.service:", 1)[1].split()[0]) < 2.5
 
 
 def test_every_job_is_scheduled_in_utc_as_often_as_it_says() -> None:
@@ -114,3 +118,11 @@ def test_units_follow_what_is_declared_and_nothing_else(directory: Path) -> None
     # One that somebody stopped is started again.
     (directory.parent / "bin" / "active" / timer).unlink()
     assert converge(moved, LAYOUT, dry_run=True, directory=directory).started == (timer,)
+
+
+def test_a_job_that_systemd_would_misread_is_refused(directory: Path, tmp_path: Path) -> None:
+    jobs = [{"name": "watch", "calendar": "daily\nUser=root", "limit_s": 5}]
+    done = run_module(tmp_path, "job_timers", {"jobs": jobs, "user": "daemon"})
+    assert done["failed"]
+    assert "no usable name, calendar or limit; nothing was changed" in done["msg"]
+    assert not (directory.parent / "bin" / "asked").exists()

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from archive_database import create_archive_tables
 from local_project import LocalProject
@@ -85,6 +86,7 @@ def units(path: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in (path / "units").glob("*.*")}
 
 
+@pytest.mark.criterion("GR-9")
 def test_the_rollup_is_tuned_as_the_inventory_says(
     postgres_cluster: PostgresCluster, postgres_settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -71,18 +71,20 @@ def series(client: redis.Redis, names: Names, devices: Iterable[str], span: Wind
     return found
 
 
+def totals(client: redis.Redis, names: Names, devices: Sequence[str]) -> dict[str, int]:
+    """Return how many points are cached of each device."""
+    pipeline = client.pipeline(transaction=False)
+    for name in devices:
+        pipeline.zcard(names.timeseries(name))
+    return dict(zip(devices, pipeline.execute(), strict=True))
+
+
 def latest(client: redis.Redis, names: Names, devices: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return the cached newest row of each device; {} where there is none."""
     pipeline = client.pipeline(transaction=False)
     for name in devices:
         pipeline.hgetall(names.latest(name))
     return dict(zip(devices, pipeline.execute(), strict=True))
-
-
-def last_score(client: redis.Redis, names: Names, device: str) -> int | None:
-    """Return the milliseconds of a series' last point; None without one."""
-    last: Any = client.zrange(names.timeseries(device), -1, -1, withscores=True)
-    return int(last[0][1]) if last else None
 
 
 def replace_hash(client: redis.Redis, key: str, values: Mapping[str, str]) -> None:
@@ -101,18 +103,21 @@ def append(client: redis.Redis, key: str, points: Points) -> int:
     return added
 
 
-def keep(client: redis.Redis, names: Names, devices: Iterable[str], span: Window) -> dict[str, int]:
-    """Remove the points outside of the window, prolong the life of the rest; return how many went."""
-    removed: dict[str, int] = {}
-    for name in devices:
-        key = names.timeseries(name)
-        pipeline = client.pipeline()
-        pipeline.zremrangebyscore(key, "-inf", f"({milliseconds(span.start)}")
-        pipeline.zremrangebyscore(key, milliseconds(span.end), "+inf")
-        pipeline.expire(key, TTL_S)
-        old, early, _ = pipeline.execute()
-        removed[name] = old + early
+def trim(client: redis.Redis, key: str, span: Window) -> int:
+    """Remove a series' points outside of the window, prolong the life of the rest; return how many went."""
+    pipeline = client.pipeline()
+    pipeline.zremrangebyscore(key, "-inf", f"({milliseconds(span.start)}")
+    pipeline.zremrangebyscore(key, milliseconds(span.end), "+inf")
+    pipeline.expire(key, TTL_S)
+    old, early, _ = pipeline.execute()
+    removed: int = old + early
     return removed
+
+
+def last_score(client: redis.Redis, key: str) -> int | None:
+    """Return the milliseconds of a series' last point; None without one."""
+    last: Any = client.zrange(key, -1, -1, withscores=True)
+    return int(last[0][1]) if last else None
 
 
 def replace_span(client: redis.Redis, key: str, span: tuple[datetime, datetime], points: Points) -> None:

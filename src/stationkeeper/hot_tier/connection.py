@@ -45,6 +45,8 @@ def connected(settings: RedisSettings) -> Iterator[redis.Redis]:
         retry=Retry(NoBackoff(), 0),
         client_name="stationkeeper-hot-tier",
         decode_responses=True,
+        # A stranger's key may be no text; it still has to be named, and removed if it is in the way.
+        encoding_errors="surrogateescape",
     )
     try:
         client.ping()
@@ -105,6 +107,12 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
         (),
         "MISCONF",
         "cannot save to its disk and refuses writes: make room in its directory, and look at its log",
+    ),
+    (
+        (),
+        "WRONGTYPE",
+        "has something else under a key of the hot tier, which nobody else may write: remove it with"
+        " UNLINK ({text})",
     ),
     (
         (exceptions.ConnectionError,),

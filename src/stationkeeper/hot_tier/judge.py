@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from stationkeeper.hot_tier.compare import Comparison
-from stationkeeper.hot_tier.look import Hits, Look
+from stationkeeper.hot_tier.look import Look
 from stationkeeper.telemetry.source import TelemetryError
 
 _MIB = 2**20
@@ -134,8 +134,11 @@ def _memory(look: Look, limits: Limits) -> Check:
 def _hit_rate(look: Look, limits: Limits) -> Check:
     sampled = look.server.sampled
     recent = sampled is not None and sampled.lookups >= limits.min_lookups
-    hits: Hits = sampled if recent and sampled else look.server.since_start
-    when = "now" if recent else "since the start"
+    hits, when = look.server.since_start, "since the start"
+    if recent and sampled:
+        hits, when = sampled, "now"
+    elif look.readers is not None:
+        hits, when = look.readers, "between refreshes"
     if hits.percent is None or hits.lookups < limits.min_lookups:
         return Check("hit rate", "ok", f"too few look-ups to judge: {hits.lookups} {when}")
     message = f"{hits.percent:.1f} % of {hits.lookups} look-ups {when}, target {limits.min_hit_percent:g} %"

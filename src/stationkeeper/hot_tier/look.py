@@ -15,6 +15,7 @@ from stationkeeper.hot_tier import cached
 from stationkeeper.hot_tier.compare import Comparison, compare
 from stationkeeper.hot_tier.connection import connected
 from stationkeeper.hot_tier.keys import Names
+from stationkeeper.hot_tier.lookups import Hits, counted, of_readers
 from stationkeeper.jobs.interface import RedisSettings
 from stationkeeper.telemetry.source import TelemetryError, changing, parse_time
 
@@ -43,28 +44,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Hits:
-    """Look-ups of keys that were there, and that were not."""
-
-    hits: int
-    misses: int
-
-    @property
-    def lookups(self) -> int:
-        """All of them."""
-        return self.hits + self.misses
-
-    @property
-    def percent(self) -> float | None:
-        """Share of hits; None without a look-up."""
-        return 100 * self.hits / self.lookups if self.lookups else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {"lookups": self.lookups, "percent": self.percent}
-
-
-@dataclass(frozen=True)
 class Server:
     """What Redis says of itself; sizes in bytes, ``maxmemory`` 0 for no limit."""
 
@@ -79,6 +58,11 @@ class Server:
     since_start: Hits
     sampled: Hits | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        sampled = self.sampled.as_dict() if self.sampled else None
+        return asdict(self) | {"since_start": self.since_start.as_dict(), "sampled": sampled}
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -91,9 +75,13 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Look:
-    """All figures. ``age_s`` is None when the cache was never refreshed as a whole."""
+    """All figures. ``age_s`` is None when the cache was never refreshed as a whole.
+
+    ``readers`` are the look-ups without those of the refresh, None where they were not noted yet.
+    """
 
     server: Server
+    readers: Hits | None
     age_s: float | None
     patterns: Mapping[str, Pattern]
     other_keys: int
@@ -108,13 +96,9 @@ class Look:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        sampled = self.server.sampled
         return {
-            "server": asdict(self.server)
-            | {
-                "since_start": self.server.since_start.as_dict(),
-                "sampled": sampled.as_dict() if sampled else None,
-            },
+            "server": self.server.as_dict(),
+            "readers": self.readers.as_dict() if self.readers else None,
             "age_s": self.age_s,
             "patterns": {name: asdict(one) for name, one in self.patterns.items()},
             "other_keys": self.other_keys,
@@ -134,9 +118,10 @@ def look(
     """Ask Redis and the database. Writes nothing. Raises HotTierError or TelemetryError."""
     names = Names(question.system)
     with connected(settings) as client:
-        # First of all, so that the questions that follow do not count as look-ups.
-        server = figures(client, question.sample_s, sleep)
+        # Before the figures: what it says of look-ups must not be younger than they are.
         stamp: Any = client.hgetall(names.refreshed)
+        # Then at once, so that the questions that follow do not count as look-ups.
+        server = figures(client, question.sample_s, sleep)
         refreshed = _refreshed(stamp)
         patterns, sizes, total = _keys(client, names)
         with changing(connection, timeout_s=_STATEMENT_TIMEOUT_S) as cursor:
@@ -148,6 +133,7 @@ def look(
             )
         return Look(
             server=server,
+            readers=of_readers(stamp, server.since_start),
             age_s=(now - refreshed).total_seconds() if refreshed else None,
             patterns=patterns,
             other_keys=max(total - len(sizes), 0),
@@ -163,8 +149,8 @@ def figures(client: redis.Redis, sample_s: float, sleep: Callable[[float], None]
     sampled = None
     if sample_s > 0:
         sleep(sample_s)
-        later: Any = client.info("stats")
-        sampled = Hits(later["keyspace_hits"] - start.hits, later["keyspace_misses"] - start.misses)
+        later = counted(client)
+        sampled = Hits(later.hits - start.hits, later.misses - start.misses)
     return Server(
         version=str(info["redis_version"]),
         used_memory=info["used_memory"],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import redis
 from stationkeeper.hot_tier import cached, rows
 from stationkeeper.hot_tier.connection import HotTierError, connected
 from stationkeeper.hot_tier.keys import Names, moment
+from stationkeeper.hot_tier.lookups import Hits, counted, noted, of_readers
 from stationkeeper.jobs.interface import RedisSettings
 from stationkeeper.telemetry.source import changing, rfc3339, snapshot
 
@@ -61,7 +62,8 @@ class Outcome:
     run: str
     when: datetime
     devices: list[Change]
-    removed_keys: list[str] = field(default_factory=list)
+    removed_keys: list[str]
+    readers: Hits
 
     @property
     def changed(self) -> bool:
@@ -144,6 +146,10 @@ class _Run:
     def __init__(self, cursor: Cursor, client: redis.Redis, request: Request, dry_run: bool) -> None:
         self.cursor, self.client, self.request, self.dry_run = cursor, client, request, dry_run
         self.names = Names(request.system)
+        before = counted(client)
+        stamp: Any = client.hgetall(self.names.refreshed)
+        self.stamp: dict[str, str] = stamp
+        self.readers = of_readers(self.stamp, before) or Hits(0, 0)
         self.run = uuid.uuid4().hex[:12]
         self.window = rows.window(cursor)
         self.sources = rows.sources(cursor, request.schema, request.devices)
@@ -173,7 +179,7 @@ class _Run:
             changes.append(change)
         if not self.dry_run:
             self._finish(changes)
-        return Outcome(self.run, self.window.end, changes, removed)
+        return Outcome(self.run, self.window.end, changes, removed, self.readers)
 
     def _remove_stale(self) -> list[str]:
         """Remove the keys of devices that are not in service any more, and what killed runs left."""
@@ -195,51 +201,56 @@ class _Run:
 
     def _build(self, source: rows.Source, latest: Mapping[str, str]) -> tuple[int, int]:
         key = self.names.timeseries(source.name)
-        batches = self._stream(source, self.window.start, self.window.end)
         row = (self.names.latest(source.name), latest)
-        return cached.build(self.client, key, self.names.building(key, self.run), batches, row)
+        with self._stream(source, self.window.start, self.window.end) as batches:
+            return cached.build(self.client, key, self.names.building(key, self.run), batches, row)
 
     def _mend(self, source: rows.Source, want: Mapping[datetime, int]) -> tuple[int, int]:
         """Trim, append what is newer than the last point, then take the hours that still differ."""
         key = self.names.timeseries(source.name)
-        removed = cached.keep(self.client, self.names, [source.name], self.window)[source.name]
+        removed = cached.trim(self.client, key, self.window)
         added = 0
-        last = cached.last_score(self.client, self.names, source.name)
+        last = cached.last_score(self.client, key)
         since = self.window.start if last is None else max(self.window.start, moment(last))
-        for points in self._stream(source, since, self.window.end):
-            added += cached.append(self.client, key, points)
+        with self._stream(source, since, self.window.end) as batches:
+            for points in batches:
+                added += cached.append(self.client, key, points)
         have = cached.series(self.client, self.names, [source.name], self.window)[source.name].hours
         for start, end in self.window.hours():
             hour = start.replace(minute=0, second=0, microsecond=0)
             more = want.get(hour, 0) - have.get(hour, 0)
             if more:
-                points = [point for batch in self._stream(source, start, end) for point in batch]
+                with self._stream(source, start, end) as batches:
+                    points = [point for batch in batches for point in batch]
                 cached.replace_span(self.client, key, (start, end), points)
                 added, removed = added + max(more, 0), removed + max(-more, 0)
         return added, removed
 
-    def _stream(self, source: rows.Source, start: datetime, end: datetime) -> Iterator[cached.Points]:
-        return rows.stream(self.cursor, self.request.schema, source, start, end)
+    def _stream(
+        self, source: rows.Source, start: datetime, end: datetime
+    ) -> closing[Generator[cached.Points, None, None]]:
+        return closing(rows.stream(self.cursor, self.request.schema, source, start, end))
 
     def _finish(self, changes: Sequence[Change]) -> None:
-        """Count once more, and stamp a whole refresh last of all."""
-        here = cached.series(self.client, self.names, [one.device for one in changes], self.window)
-        wrong = [one.device for one in changes if here[one.device].total != one.points]
+        """Count once more, and write the stamp last of all; a part of the devices keeps the time in it."""
+        here = cached.totals(self.client, self.names, [one.device for one in changes])
+        wrong = [one.device for one in changes if here[one.device] != one.points]
         if wrong:
             raise HotTierError(
                 f"the series of {', '.join(wrong)} changed while they were written: something else writes"
                 " these keys, or Redis evicts (its maxmemory-policy must be noeviction). Run again"
             )
-        if self.request.devices:
-            return
-        figures = rows.metrics(self.cursor, self.request.schema, self.sources, self.window.end)
-        cached.replace_hash(self.client, self.names.metrics, figures)
-        stamp = {
-            "when": rfc3339(self.window.end),
-            "rows": str(sum(one.points for one in changes)),
-            "run": self.run,
-        }
-        cached.replace_hash(self.client, self.names.refreshed, stamp)
+        if not self.request.devices:
+            figures = rows.metrics(self.cursor, self.request.schema, self.sources, self.window.end)
+            cached.replace_hash(self.client, self.names.metrics, figures)
+            self.stamp = {
+                "when": rfc3339(self.window.end),
+                "rows": str(sum(one.points for one in changes)),
+                "run": self.run,
+            }
+        if self.stamp:
+            lookups = noted(self.readers, counted(self.client))
+            cached.replace_hash(self.client, self.names.refreshed, self.stamp | lookups)
 
 
 def _difference(want: Mapping[datetime, int], have: cached.Series) -> tuple[int, int]:

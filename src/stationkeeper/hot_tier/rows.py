@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -158,8 +158,11 @@ def newest(
 
 def stream(
     cursor: Cursor, schema: str, device: Source, start: datetime, end: datetime
-) -> Iterator[list[tuple[int, str]]]:
-    """Yield the rows of a span as (score, member) of a series, in time order, a few thousand at a time."""
+) -> Generator[list[tuple[int, str]], None, None]:
+    """Yield the rows of a span as (score, member) of a series, in time order, a few thousand at a time.
+
+    To be closed by who does not take it all: its cursor has to go before the transaction.
+    """
     from psycopg2 import sql
 
     query = sql.SQL(

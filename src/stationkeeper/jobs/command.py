@@ -31,6 +31,9 @@ def run(arguments: list[str]) -> int:
     except (JobError, TelemetryError) as error:
         print(f"stationkeeper job: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"stationkeeper job: the figures cannot be written: {error}", file=sys.stderr)
+        return 1
 
 
 def _act(parsed: argparse.Namespace) -> int:

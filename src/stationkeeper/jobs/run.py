@@ -113,6 +113,8 @@ def run_ended(settings: JobSettings, name: str, why: str) -> str:
 @contextmanager
 def _heartbeat(settings: JobSettings, run: int) -> Iterator[None]:
     """Move the row's heartbeat from a thread with a session of its own, while the work goes on."""
+    import psycopg2
+
     done = threading.Event()
 
     def beat() -> None:
@@ -123,7 +125,7 @@ def _heartbeat(settings: JobSettings, run: int) -> Iterator[None]:
                     connection = connect(settings.database)
                     connection.autocommit = True
                 alive = runs.beat(connection, settings.schema, run)
-            except Exception:
+            except psycopg2.Error:
                 # The database is away. Whether the run lost its lock by that, the next beat will tell.
                 if connection is not None:
                     connection.close()

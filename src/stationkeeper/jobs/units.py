@@ -26,6 +26,8 @@ Wants=network-online.target
 [Service]
 Type=oneshot
 ExecStart={program} job run {name} --config {config}
+# Somebody runs the job by hand at this moment: nothing failed.
+SuccessExitStatus=3
 # A run that was ended from outside cannot settle its own row.
 ExecStopPost=/bin/sh -c 'test "$$SERVICE_RESULT" = success || exec {ended}'
 TimeoutStartSec={limit_s}

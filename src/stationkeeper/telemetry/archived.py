@@ -7,7 +7,7 @@ archive was read back, never changes, and does not count any more once its archi
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from psycopg2 import sql
 
 from stationkeeper.telemetry.backfill.export import OtherRowsError, export, read_back
+from stationkeeper.telemetry.backfill.files import require_arrow
 from stationkeeper.telemetry.backfill.manifest import NAME, fingerprint, read_manifest
 from stationkeeper.telemetry.source import (
     ARCHIVED,
@@ -34,8 +35,17 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
 DAY = timedelta(days=1)
+RECOUNTED = timedelta(days=10)
+_TIMEOUT_S = 600.0
+_OLDEST = """
+SELECT r.site, min(first.time AT TIME ZONE 'UTC')::date FROM {registry} r CROSS JOIN LATERAL (
+    SELECT x.time FROM {readings} x WHERE x.device_id = r.id ORDER BY x.time LIMIT 1) AS first
+WHERE r.type = %(type)s GROUP BY 1
+"""
 _RECORD = """
 INSERT INTO {archived} (site, day, readings, location, rows, hash) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (site, day, readings, location)
+  DO UPDATE SET verified_at = now(), rows = excluded.rows, hash = excluded.hash
 """
 _NOTE = """
 UPDATE {archived} SET problem = %(problem)s WHERE site = %(site)s AND location = %(location)s
@@ -91,7 +101,8 @@ def archive_days(
     A day whose rows have become more gets one more archive beside the first. A day that cannot be archived
     does not keep the others from it. Raises TelemetryError when nothing can be archived at all.
     """
-    with snapshot(connection, timeout_s=60.0) as cursor:
+    require_arrow()
+    with snapshot(connection, timeout_s=_TIMEOUT_S) as cursor:
         if not has_table(cursor, schema, ARCHIVED):
             raise TelemetryError(f"{schema}.{ARCHIVED} does not exist: run the migrations first")
         check_sites(cursor, schema, [site])
@@ -106,37 +117,52 @@ def archive_days(
     return run.done
 
 
-def days_to_archive(
-    connection: Connection, site: str, *, last: date, days: int, schema: str = "flux"
-) -> list[date]:
-    """Return the ``days`` days up to ``last``, and every earlier one with raw rows still there but no record.
+@dataclass(frozen=True)
+class Wanted:
+    """The days of each site to archive, and those with rows of devices that the registry does not know."""
 
-    So a host that was off for weeks makes up for it. Raises TelemetryError.
+    sites: Mapping[str, Sequence[date]]
+    of_unknown_devices: Sequence[date]
+
+
+def days_to_archive(connection: Connection, *, last: date, days: int, schema: str = "flux") -> Wanted:
+    """Return for each site the ``days`` days up to ``last``, and what else retention would wait for.
+
+    That is every earlier day with raw rows and no record, so that a host that was off for weeks makes up for
+    it; and of the `RECOUNTED` oldest days, which are dropped next, those with another number of rows than
+    archived. Raises TelemetryError.
     """
     recent = [last - timedelta(days=back) for back in range(days)]
-    oldest = []
     names = {"registry": sql.Identifier(schema, REGISTRY), "archived": sql.Identifier(schema, ARCHIVED)}
-    with snapshot(connection, timeout_s=60.0) as cursor:
+    oldest: dict[str, date] = {}
+    with snapshot(connection, timeout_s=_TIMEOUT_S) as cursor:
+        cursor.execute(sql.SQL("SELECT DISTINCT site FROM {registry} ORDER BY site").format(**names))
+        wanted = {str(row[0]): set(recent) for row in cursor.fetchall()}
         for kind, table in READINGS.items():
             cursor.execute(
-                sql.SQL(
-                    "SELECT min(first.time) FROM {registry} r CROSS JOIN LATERAL ("
-                    "SELECT time FROM {readings} x WHERE x.device_id = r.id ORDER BY time LIMIT 1) AS first"
-                    " WHERE r.site = %s AND r.type = %s"
-                ).format(readings=sql.Identifier(schema, table), **names),
-                (site, kind),
+                sql.SQL(_OLDEST).format(readings=sql.Identifier(schema, table), **names), {"type": kind}
             )
-            oldest += [row[0].astimezone(UTC).date() for row in cursor.fetchall() if row[0] is not None]
+            for site, first in cursor.fetchall():
+                oldest[site] = min(first, oldest.get(site, first))
         cursor.execute(
-            sql.SQL("SELECT DISTINCT day FROM {archived} WHERE site = %s AND problem IS NULL").format(
-                **names
-            ),
-            (site,),
+            sql.SQL("SELECT DISTINCT site, day FROM {archived} WHERE problem IS NULL").format(**names)
         )
-        recorded = {row[0] for row in cursor.fetchall()}
-    first = min(oldest, default=last)
-    earlier = (first + timedelta(days=number) for number in range(max(0, (min(recent) - first).days)))
-    return sorted({*recent, *(day for day in earlier if day not in recorded)})
+        recorded = set(cursor.fetchall())
+        for site, first in oldest.items():
+            earlier = (first + timedelta(days=number) for number in range((min(recent) - first).days))
+            wanted[site] |= {day for day in earlier if (site, day) not in recorded}
+        first = min(oldest.values(), default=last)
+        until = min(first + RECOUNTED, last + DAY)
+        for table in READINGS.values() if first < until else ():
+            query = sql.SQL("SELECT site, day FROM {}(%s, %s, %s)").format(
+                sql.Identifier(schema, "unarchived_days")
+            )
+            cursor.execute(query, (f"{schema}.{table}", first, until))
+            for site, day in cursor.fetchall():
+                wanted.setdefault(site, set()).add(day)
+    # Rows of devices without a registry row have no site.
+    unknown = wanted.pop("", set())
+    return Wanted({site: sorted(found) for site, found in wanted.items()}, sorted(unknown))
 
 
 @dataclass
@@ -156,7 +182,7 @@ class _Run:
     def look_after(self, first: date) -> None:
         """Hold this host's archives against their records, and note in these what is wrong."""
         names = {"archived": self._table, "retention": sql.Identifier(RETENTION)}
-        with (snapshot if self.dry_run else changing)(self.connection, timeout_s=60.0) as cursor:
+        with (snapshot if self.dry_run else changing)(self.connection, timeout_s=_TIMEOUT_S) as cursor:
             values = {"site": self.site, "place": self.place, "first": first}
             cursor.execute(sql.SQL(_RECORDED).format(**names), values)
             for day, location, hash_, known in cursor.fetchall():
@@ -203,7 +229,8 @@ class _Run:
             break
         self.done.rows[str(directory)] = one.rows
         self.done.written += one.changed
-        if one.rows and (one.changed or not self._is_recorded(day, directory)):
+        # Rows that came again after they were dropped are verified again: retention takes them for others.
+        if one.rows and (one.changed or not self._is_recorded(day, directory) or self._is_dropped(day)):
             self.done.recorded += 1
             if not self.dry_run:
                 self._record(day, directory)
@@ -218,7 +245,7 @@ class _Run:
             yield self.root / f"{self.site}_{day}_{number}"
 
     def _is_recorded(self, day: date, directory: Path) -> bool:
-        with snapshot(self.connection, timeout_s=60.0) as cursor:
+        with snapshot(self.connection, timeout_s=_TIMEOUT_S) as cursor:
             cursor.execute(
                 sql.SQL("SELECT FROM {} WHERE (site, day, location) = (%s, %s, %s) LIMIT 1").format(
                     self._table
@@ -228,7 +255,7 @@ class _Run:
             return cursor.fetchone() is not None
 
     def _is_dropped(self, day: date) -> bool:
-        with snapshot(self.connection, timeout_s=60.0) as cursor:
+        with snapshot(self.connection, timeout_s=_TIMEOUT_S) as cursor:
             cursor.execute(
                 sql.SQL("SELECT max(dropped_before)::date > %s FROM ops.{}").format(
                     sql.Identifier(RETENTION)
@@ -244,7 +271,7 @@ class _Run:
         rows: dict[str, int] = {}
         for file in manifest.files:
             rows[file.table] = rows.get(file.table, 0) + file.rows
-        with changing(self.connection, timeout_s=60.0) as cursor:
+        with changing(self.connection, timeout_s=_TIMEOUT_S) as cursor:
             for table, number in sorted(rows.items()):
                 cursor.execute(
                     sql.SQL(_RECORD).format(archived=self._table),

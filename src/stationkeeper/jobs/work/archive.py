@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from psycopg2 import sql
-
 from stationkeeper.jobs.interface import JobError, JobResult, JobSettings, Sample
 from stationkeeper.telemetry.archived import Archived, archive_days, days_to_archive
-from stationkeeper.telemetry.source import REGISTRY, connected, snapshot
+from stationkeeper.telemetry.source import connected
 
 
 def work(settings: JobSettings) -> JobResult:
-    """Archive the ``days`` days (7) that ended ``older_than_days`` (30) ago, and what was missed before.
+    """Archive the ``days`` days (7) that ended ``older_than_days`` (30) ago, and what retention waits for.
 
     Records are rows of the days looked at. Raises TelemetryError, and JobError with all that is wrong after
     everything else was archived.
@@ -21,16 +19,18 @@ def work(settings: JobSettings) -> JobResult:
     days = int(settings.options.get("days", 7))
     done: dict[str, Archived] = {}
     with connected(settings.database) as connection:
-        with snapshot(connection, timeout_s=60.0) as cursor:
-            registry = sql.Identifier(settings.schema, REGISTRY)
-            cursor.execute(sql.SQL("SELECT DISTINCT site FROM {} ORDER BY site").format(registry))
-            sites = [str(row[0]) for row in cursor.fetchall()]
-        for site in sites:
-            wanted = days_to_archive(connection, site, last=last, days=days, schema=settings.schema)
+        wanted = days_to_archive(connection, last=last, days=days, schema=settings.schema)
+        for site, those in wanted.sites.items():
             done[site] = archive_days(
-                connection, settings.archive_directory, site, wanted, schema=settings.schema
+                connection, settings.archive_directory, site, those, schema=settings.schema
             )
-    if problems := [problem for one in done.values() for problem in one.problems]:
+    problems = [problem for one in done.values() for problem in one.problems]
+    if wanted.of_unknown_devices:
+        problems.append(
+            f"{', '.join(map(str, wanted.of_unknown_devices))} have rows of devices that the registry does "
+            "not know: they are in no archive, and retention keeps them until the devices are registered"
+        )
+    if problems:
         raise JobError("; ".join(problems))
     metrics = [
         Sample(

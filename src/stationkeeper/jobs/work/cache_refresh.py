@@ -31,12 +31,12 @@ def work(settings: JobSettings) -> JobResult:
         ("maxmemory_bytes", "Memory that Redis may use, 0 for no limit", server.maxmemory),
         ("evicted_keys", "Keys that Redis dropped for want of memory since it started", server.evicted_keys),
     ]
-    if server.since_start.percent is not None:
+    if outcome.readers.percent is not None:
         values.append(
             (
                 "hit_ratio",
-                "Share of look-ups that found their key since the start",
-                server.since_start.percent / 100,
+                "Share of the readers' look-ups that found their key",
+                outcome.readers.percent / 100,
             )
         )
     return JobResult(
