@@ -6,8 +6,8 @@
 The floor is `COPY (…) TO STDOUT | COPY … FROM STDIN` in text between the same two databases, by two psql. The
 recovery adds the ledger, batches of a day or 50,000 rows, and the proof of every hour on both sides. Floor
 and recovery take turns. Prints rows a second, processor seconds of all processes (which other work on the
-machine changes little), ratios with the smallest and largest of one round, and the largest memory of the recovery's
-process.
+machine changes little), ratios with the smallest and the largest of one round, and the most memory that the
+recovery's process had.
 """
 
 from __future__ import annotations
