@@ -63,10 +63,11 @@ FROM (
                         FILTER (WHERE q.before >= q.hour AND q.time > q.before + s.reach),
                     '{{}}') AS holes
     FROM (
-        SELECT s.*, (SELECT c.last_time FROM {coverage} c WHERE c.device_id = s.id AND c.hour < s.a
-                     ORDER BY c.hour DESC LIMIT 1) AS lead
-        FROM unnest(%(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[], %(reach)s::interval[])
-             AS s (id, a, b, reach)) s
+        SELECT s.id, s.a, s.b, make_interval(secs => s.reach_s) AS reach,
+               (SELECT c.last_time FROM {coverage} c WHERE c.device_id = s.id AND c.hour < s.a
+                ORDER BY c.hour DESC LIMIT 1) AS lead
+        FROM unnest(%(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[], %(reach_s)s::float8[])
+             AS s (id, a, b, reach_s)) s
     CROSS JOIN LATERAL (
         SELECT x.time, lag(x.time, 1, s.lead) OVER (ORDER BY x.time) AS before,
                date_bin(interval '1 hour', x.time, timestamptz '2000-01-01T00:00Z') AS hour
@@ -216,7 +217,7 @@ def _refresh(
             "ids": [device.id for device, _, _ in spans],
             "a": [begin for _, begin, _ in spans],
             "b": [end for _, _, end in spans],
-            "reach": [timedelta(seconds=device.cadence_s * DEFAULT_K) for device, _, _ in spans],
+            "reach_s": [device.cadence_s * DEFAULT_K for device, _, _ in spans],
             "most": _MOST_HOLES,
             "first": min(begin for _, begin, _ in spans),
             "last": max(end for _, _, end in spans),

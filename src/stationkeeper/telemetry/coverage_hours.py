@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from stationkeeper.telemetry.explanations import Gap
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
 # than the table lists, only the first and the last row count; what is between them is a doubt.
 _PROVEN = """
 WITH asked AS MATERIALIZED (
-    SELECT * FROM unnest(%(numbers)s::bigint[], %(ids)s::uuid[], %(a)s::timestamptz[],
-                         %(b)s::timestamptz[], %(reach)s::interval[]) AS s (number, id, a, b, reach))
+    SELECT s.number, s.id, s.a, s.b, make_interval(secs => s.reach_s) AS reach
+    FROM unnest(%(numbers)s::bigint[], %(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[],
+                %(reach_s)s::float8[]) AS s (number, id, a, b, reach_s))
 SELECT w.number, (h.rows - coalesce(q.unlisted, 0))::bigint,
        (SELECT c.first_time FROM {coverage} c WHERE c.device_id = w.id AND c.hour = h.first),
        (SELECT c.last_time FROM {coverage} c WHERE c.device_id = w.id AND c.hour = h.last),
@@ -93,7 +93,7 @@ def ask(cursor: Cursor, schema: str, kind: str, asked: Sequence[Window], k: floa
             "ids": [window.device.id for window in asked],
             "a": [window.start for window in asked],
             "b": [window.end for window in asked],
-            "reach": [timedelta(seconds=window.device.cadence_s * k) for window in asked],
+            "reach_s": [window.device.cadence_s * k for window in asked],
             "first": min(window.start for window in asked),
             "last": max(window.end for window in asked),
         },
