@@ -5,10 +5,10 @@ One ordered index-only scan for each stretch of a device's time, compared row by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stationkeeper.telemetry.explanations import Gap
 from stationkeeper.telemetry.source import READINGS, REGISTRY, Device
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (psycopg2 names the class so)
 
 MICROSECOND = timedelta(microseconds=1)
+_AT_ONCE = 128
+_T = TypeVar("_T")
 
 _REGISTRY = """
 SELECT id::text, name, site, profile, extract(epoch FROM cadence)::float8,
@@ -123,12 +125,29 @@ def missing_between(start: datetime, end: datetime, cadence_s: float) -> int:
     return max(0, (2 * length + cadence) // (2 * cadence) - 1)
 
 
+def batches(items: Sequence[_T], start: Callable[[_T], datetime]) -> Iterator[list[_T]]:
+    """Yield the items in the order of their ``start``, some at a time. Pure.
+
+    A statement about neighbours in time needs few chunks, and leaves the others out when it is planned: to
+    leave them out for each of its rows costs more than to look at one.
+    """
+    ordered = sorted(items, key=start)
+    for first in range(0, len(ordered), _AT_ONCE):
+        yield ordered[first : first + _AT_ONCE]
+
+
 def walk(cursor: Cursor, schema: str, kind: str, stretches: Sequence[Stretch], k: float) -> list[Walk]:
     """Return for each stretch, all of one kind of device, rows and gaps of more than ``k`` cadences."""
+    found: dict[int, Walk] = {}
+    for batch in batches(list(enumerate(stretches)), start=lambda one: one[1].start):
+        numbers, some = zip(*batch, strict=True)
+        found |= zip(numbers, _walk(cursor, schema, kind, some, k), strict=True)
+    return [found[number] for number in range(len(stretches))]
+
+
+def _walk(cursor: Cursor, schema: str, kind: str, stretches: Sequence[Stretch], k: float) -> list[Walk]:
     from psycopg2 import sql
 
-    if not stretches:
-        return []
     query = sql.SQL(_WALK).format(readings=sql.Identifier(schema, READINGS[kind]))
     cursor.execute(
         query,
