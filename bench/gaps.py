@@ -1,7 +1,7 @@
 """What a gap check costs, beside an index-only count of the same rows and the query of the guide.
 
     python bench/gaps.py                                    # 1, 3 and 10 million rows, a minute and a half
-    python bench/gaps.py --rows 2000000 10000000 50000000   # 10 GB of disk, ten minutes
+    python bench/gaps.py --rows 2000000 10000000 50000000   # 10 GB of disk, a quarter of an hour
     python bench/gaps.py --rows 50000000 --cadence-s 10     # the same in 29 days
 
 200 devices with a row a minute, jitter, a hole in one of a hundred half hours, one silent device. Each size
