@@ -39,7 +39,7 @@ def test_a_job_leaves_its_row_and_prometheus_sees_it(flux: LabSystem) -> None:
     run, status, error, _, unit = newest(flux, "freshness")
     assert run > before
     assert (status, error, unit) == ("completed", "", "stationkeeper-job-freshness.service")
-    served = flux.on_host(HUB, "curl", "-s", "http://127.0.0.1:9100/metrics").stdout
+    served = flux.run("curl", "-fsS", f"http://{flux.addresses[HUB]}:9100/metrics").stdout
     assert 'stationkeeper_job_last_run_success{job_name="freshness"} 1' in served
     assert 'stationkeeper_newest_row_age_seconds{device="WLCE-BESS-01"' in served
     assert "node_textfile_scrape_error 0" in served

@@ -35,7 +35,8 @@ def create_ledger_tables(settings: dict[str, Any]) -> Connection:
             " dropped_at timestamptz NOT NULL DEFAULT now())"
         )
         cursor.execute("GRANT SELECT ON ops.retention TO flux_reader, flux_operator")
-        for statement in split((ROOT / "migrations/flux/0007_gap_ledger.sql").read_text()):
-            cursor.execute(statement.text)
+        for name in ("0007_gap_ledger", "0010_coverage_holes"):
+            for statement in split((ROOT / f"migrations/flux/{name}.sql").read_text()):
+                cursor.execute(statement.text)
         cursor.execute("RESET ROLE")
     return connection

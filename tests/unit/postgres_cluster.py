@@ -62,13 +62,14 @@ class PostgresCluster:
         )
         assert done.returncode == 0, f"{program} failed:\n{done.stdout}"
 
-    def start(self) -> None:
-        """Start the server and wait until it takes connections."""
+    def start(self, **settings: str) -> None:
+        """Start the server, with settings beside those of all tests, and wait until it takes connections."""
         options = (
             f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.directory} "
             "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=40 "
             "-c shared_buffers=16MB -c autovacuum=off -c log_min_messages=fatal"
         )
+        options += "".join(f" -c {name}={value}" for name, value in settings.items())
         log = str(self.directory / "server.log")
         self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "30", "-l", log, "-o", options, "start")
 

@@ -1,9 +1,9 @@
 """Rows of each device and hour, kept in a table, so that long windows are answered without every row.
 
-The table is only ever believed about what is there: within an hour no two rows are further apart than it
-says. Where it says nothing, or says that something is missing, the rows themselves are asked. So the gaps
-found are those of a full sweep even if the table is behind; it is only slower then. Rows that came late into
-a complete hour are missing in its count until the hour is refreshed.
+The table is only ever believed about what was there: rows are not taken away, so a distance that was short
+stays so. Where it knows of a hole, or of nothing, the rows themselves are asked. So the gaps found are those
+of a full sweep even if the table is behind; it is only slower then. Rows that came late are missing in its
+count where they fell into no hole, until the hour is refreshed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stationkeeper.controller.windows import Window as WeeklyWindow
-from stationkeeper.telemetry.explanations import Gap, fetch, horizons
+from stationkeeper.telemetry.coverage_hours import ask, require_table
+from stationkeeper.telemetry.explanations import fetch, horizons
 from stationkeeper.telemetry.gaps import (
     DEFAULT_K,
     DEFAULT_SETTLE_S,
@@ -27,14 +28,13 @@ from stationkeeper.telemetry.report import Coverage, Report
 from stationkeeper.telemetry.source import (
     COVERAGE,
     READINGS,
-    TelemetryError,
+    Device,
     aware,
     changing,
     check_tables,
-    has_table,
     snapshot,
 )
-from stationkeeper.telemetry.sweep import MICROSECOND, Stretch, Window, walk, windows
+from stationkeeper.telemetry.sweep import MICROSECOND, Window, walk, windows
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
@@ -42,49 +42,49 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 
-# For each window: the hours that are complete in themselves, their rows, and the distances between them that
-# are too long.
-_PROVEN = """
-WITH asked AS MATERIALIZED (
-    SELECT * FROM unnest(%(numbers)s::bigint[], %(ids)s::uuid[], %(a)s::timestamptz[],
-                         %(b)s::timestamptz[], %(reach)s::interval[]) AS s (number, id, a, b, reach))
-SELECT w.number, h.first, h.last, h.rows, h.holes
-FROM asked w
-CROSS JOIN LATERAL (
-    SELECT min(q.first_time) AS first, max(q.last_time) AS last, sum(q.rows::integer) AS rows,
-           array_agg(tstzrange(q.before, q.first_time))
-               FILTER (WHERE q.first_time > q.before + w.reach) AS holes
-    FROM (
-        SELECT c.first_time, c.last_time, c.rows, first_value(c.last_time) OVER (
-                   ORDER BY c.hour ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before
-        FROM {coverage} c
-        WHERE c.device_id = w.id AND c.hour >= w.a AND c.hour <= w.b - interval '1 hour'
-          AND c.widest <= w.reach) q) h
-ORDER BY w.number
-"""
-
-# Only columns of the index: the readings of a device lie far apart in the table. A distance counts for an
-# hour only if both its rows lie there.
+# Only columns of the index: the readings of a device lie far apart in the table. A distance is the hour's
+# own only if both its rows lie there. The row before a stretch is the last one that the table knows, not the
+# last one there is: so rows between the two stay a question until their hours are refreshed.
 _REFRESH = """
 INSERT INTO {coverage} AS known
-    (device_id, hour, rows, first_time, last_time, widest)
-SELECT s.id, q.hour, count(*), min(q.time), max(q.time),
-       coalesce(max(q.time - q.before) FILTER (WHERE q.before >= q.hour), interval '0')
-FROM unnest(%(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[]) AS s (id, a, b)
-CROSS JOIN LATERAL (
-    SELECT x.time, lag(x.time) OVER (ORDER BY x.time) AS before,
-           date_bin(interval '1 hour', x.time, timestamptz '2000-01-01T00:00Z') AS hour
-    FROM {readings} x
-    WHERE x.device_id = s.id AND x.time >= s.a AND x.time < s.b
-      AND x.time >= %(first)s AND x.time < %(last)s) q
-GROUP BY s.id, q.hour
+    (device_id, hour, rows, first_time, last_time, widest, steady, holes, apart)
+SELECT h.id, h.hour, h.rows, h.first_time, h.last_time, h.widest,
+       CASE WHEN h.number <= %(most)s THEN h.steady ELSE h.widest END,
+       CASE WHEN h.number <= %(most)s THEN h.holes ELSE '{{}}' END,
+       CASE WHEN h.before < h.first_time THEN greatest(h.widest, h.first_time - h.before) END
+FROM (
+    SELECT s.id, q.hour, count(*) AS rows, min(q.time) AS first_time, max(q.time) AS last_time,
+           min(q.before) AS before,
+           coalesce(max(q.time - q.before) FILTER (WHERE q.before >= q.hour), interval '0') AS widest,
+           coalesce(max(q.time - q.before) FILTER (WHERE q.before >= q.hour AND q.time <= q.before + s.reach),
+                    interval '0') AS steady,
+           count(*) FILTER (WHERE q.before >= q.hour AND q.time > q.before + s.reach) AS number,
+           coalesce(array_agg(tstzrange(q.before, q.time))
+                        FILTER (WHERE q.before >= q.hour AND q.time > q.before + s.reach),
+                    '{{}}') AS holes
+    FROM (
+        SELECT s.id, s.a, s.b, make_interval(secs => s.reach_s) AS reach,
+               (SELECT c.last_time FROM {coverage} c WHERE c.device_id = s.id AND c.hour < s.a
+                ORDER BY c.hour DESC LIMIT 1) AS lead
+        FROM unnest(%(ids)s::uuid[], %(a)s::timestamptz[], %(b)s::timestamptz[], %(reach_s)s::float8[])
+             AS s (id, a, b, reach_s)) s
+    CROSS JOIN LATERAL (
+        SELECT x.time, lag(x.time, 1, s.lead) OVER (ORDER BY x.time) AS before,
+               date_bin(interval '1 hour', x.time, timestamptz '2000-01-01T00:00Z') AS hour
+        FROM {readings} x
+        WHERE x.device_id = s.id AND x.time >= s.a AND x.time < s.b
+          AND x.time >= %(first)s AND x.time < %(last)s) q
+    GROUP BY s.id, q.hour) h
 ON CONFLICT (device_id, hour) DO UPDATE SET
     rows = excluded.rows, first_time = excluded.first_time, last_time = excluded.last_time,
-    widest = excluded.widest, refreshed_at = now()
-WHERE (known.rows, known.first_time, known.last_time, known.widest)
-      IS DISTINCT FROM
-      (excluded.rows, excluded.first_time, excluded.last_time, excluded.widest)
+    widest = excluded.widest, steady = excluded.steady, holes = excluded.holes, apart = excluded.apart,
+    refreshed_at = now()
+WHERE (known.rows, known.first_time, known.last_time, known.widest, known.steady, known.holes, known.apart)
+      IS DISTINCT FROM (excluded.rows, excluded.first_time, excluded.last_time, excluded.widest,
+                        excluded.steady, excluded.holes, excluded.apart)
 """
+# An hour with more holes than that is read row by row.
+_MOST_HOLES = 30
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def find_gaps_by_hours(
     start, end = aware(start), aware(end)
     with snapshot(connection, timeout_s=timeout_s) as cursor:
         settled_to = settle(cursor, start, end, sites=sites, k=k, settle_s=settle_s, schema=schema)
-        _require_table(cursor, schema)
+        require_table(cursor, schema)
         devices: list[Coverage] = []
         for kind in READINGS:
             asked = windows(cursor, schema, kind, start, settled_to, sites=sites)
@@ -137,14 +137,14 @@ def refresh(
 ) -> Refreshed:
     """Bring the table up to date for [start, end), and return how much that was.
 
-    Read again are only the hours about which the table leaves a question (none yet, or incomplete: late rows
-    fall into what was missing), and all hours of the last ``lateness_s`` seconds. Hours that are not over
+    Read again are only the hours about which the table leaves a question (none yet, or rows have come into
+    a hole that it knows), and all hours of the last ``lateness_s`` seconds. Hours that are not over
     yet, or whose readings were dropped, are left as they are. Raises TelemetryError.
     """
     start, end = aware(start), aware(end)
     with changing(connection, timeout_s=timeout_s) as cursor:
         check_tables(cursor, schema)
-        _require_table(cursor, schema)
+        require_table(cursor, schema)
         now = database_now(cursor)
         settled = _floor(min(end, now - timedelta(seconds=settle_s)))
         late = _floor(now - timedelta(seconds=lateness_s))
@@ -155,75 +155,39 @@ def refresh(
             if begin >= settled:
                 continue
             asked = windows(cursor, schema, kind, begin, settled, sites=sites)
-            spans = _unproven_hours(cursor, schema, asked, late)
+            spans = _unproven_hours(cursor, schema, kind, asked, late)
             stretches += len(spans)
             hours += _refresh(cursor, schema, kind, spans)
         return Refreshed(stretches, hours)
 
 
 def _covered(cursor: Cursor, schema: str, kind: str, asked: Sequence[Window], k: float) -> list[Coverage]:
-    proven = _proven(cursor, schema, asked, k)
-    stretches = [stretch for one in proven for stretch in one.questions]
+    known = ask(cursor, schema, kind, asked, k)
+    stretches = [stretch for one in known for stretch in one.questions]
     walks = iter(walk(cursor, schema, kind, stretches, k))
     found = []
-    for window, one in zip(asked, proven, strict=True):
-        present, gaps = one.rows, list[Gap]()
+    for window, one in zip(asked, known, strict=True):
+        present, gaps = one.rows, list(one.gaps)
         for stretch in one.questions:
             answer = next(walks)
             present += answer.present
             # Most stretches end at a row, the last one where the window does.
             gaps += [replace(gap, open=gap.open and stretch.end == window.end) for gap in answer.gaps]
+        gaps.sort(key=lambda gap: gap.start)
         span = (window.start, window.end)
         found.append(Coverage(window.device, *span, window.expected, present, tuple(gaps)))
     return found
 
 
-@dataclass(frozen=True)
-class _Proven:
-    """Rows that the table vouches for in a window, and the stretches that the rows must be asked about."""
-
-    rows: int
-    questions: tuple[Stretch, ...]
-
-
-def _proven(cursor: Cursor, schema: str, asked: Sequence[Window], k: float) -> list[_Proven]:
-    from psycopg2 import sql
-
-    if not asked:
-        return []
-    cursor.execute(
-        sql.SQL(_PROVEN).format(coverage=sql.Identifier(schema, COVERAGE)),
-        {
-            "numbers": list(range(len(asked))),
-            "ids": [window.device.id for window in asked],
-            "a": [window.start for window in asked],
-            "b": [window.end for window in asked],
-            "reach": [timedelta(seconds=window.device.cadence_s * k) for window in asked],
-        },
-    )
-    found = []
-    for number, first, last, rows, holes in cursor.fetchall():
-        window = asked[number]
-        if first is None:
-            found.append(_Proven(0, (Stretch(window.device, window.start, window.end),)))
-            continue
-        questions = [Stretch(window.device, window.start, first)]
-        questions += [
-            Stretch(window.device, hole.lower + MICROSECOND, hole.upper, hole.lower) for hole in holes or ()
-        ]
-        questions.append(Stretch(window.device, last + MICROSECOND, window.end, last))
-        found.append(_Proven(rows, tuple(questions)))
-    return found
-
-
 def _unproven_hours(
-    cursor: Cursor, schema: str, asked: Sequence[Window], late: datetime
-) -> list[tuple[str, datetime, datetime]]:
+    cursor: Cursor, schema: str, kind: str, asked: Sequence[Window], late: datetime
+) -> list[tuple[Device, datetime, datetime]]:
     """Return whole hours to read: device, start, end; none twice."""
-    spans: list[tuple[str, datetime, datetime]] = []
-    for window, one in zip(asked, _proven(cursor, schema, asked, DEFAULT_K), strict=True):
+    spans: list[tuple[Device, datetime, datetime]] = []
+    for window, one in zip(asked, ask(cursor, schema, kind, asked, DEFAULT_K), strict=True):
+        # The hour of the row after a stretch, too: it tells how far that row is from the one before it.
         wanted = [
-            (_floor(stretch.start), _ceil(stretch.end))
+            (_floor(stretch.start), min(_ceil(stretch.end + MICROSECOND), _ceil(window.end)))
             for stretch in one.questions
             if stretch.start < stretch.end
         ]
@@ -234,11 +198,13 @@ def _unproven_hours(
                 merged[-1] = (merged[-1][0], max(merged[-1][1], end))
             else:
                 merged.append((begin, end))
-        spans += [(window.device.id, begin, end) for begin, end in merged]
+        spans += [(window.device, begin, end) for begin, end in merged]
     return spans
 
 
-def _refresh(cursor: Cursor, schema: str, kind: str, spans: Sequence[tuple[str, datetime, datetime]]) -> int:
+def _refresh(
+    cursor: Cursor, schema: str, kind: str, spans: Sequence[tuple[Device, datetime, datetime]]
+) -> int:
     from psycopg2 import sql
 
     if not spans:
@@ -248,19 +214,16 @@ def _refresh(cursor: Cursor, schema: str, kind: str, spans: Sequence[tuple[str, 
             coverage=sql.Identifier(schema, COVERAGE), readings=sql.Identifier(schema, READINGS[kind])
         ),
         {
-            "ids": [device for device, _, _ in spans],
+            "ids": [device.id for device, _, _ in spans],
             "a": [begin for _, begin, _ in spans],
             "b": [end for _, _, end in spans],
+            "reach_s": [device.cadence_s * DEFAULT_K for device, _, _ in spans],
+            "most": _MOST_HOLES,
             "first": min(begin for _, begin, _ in spans),
             "last": max(end for _, _, end in spans),
         },
     )
     return cursor.rowcount
-
-
-def _require_table(cursor: Cursor, schema: str) -> None:
-    if not has_table(cursor, schema, COVERAGE):
-        raise TelemetryError(f"{schema}.{COVERAGE} does not exist: run the migrations first")
 
 
 def _floor(moment: datetime) -> datetime:

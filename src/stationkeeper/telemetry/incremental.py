@@ -77,11 +77,14 @@ def find_new_gaps(
         start = settled_to
         for kind in READINGS:
             waiting = _waiting(cursor, schema, kind, sites, k)
+            of_device: dict[str, list[_Look]] = {}
+            for look in waiting:
+                of_device.setdefault(look.window.device.id, []).append(look)
             new: list[_Look] = []
             for window in windows(cursor, schema, kind, begin, settled_to, sites=sites):
                 since = _since(window, verified, dropped, lateness_s)
                 start = min(start, since)
-                new += _new(window, since, waiting)
+                new += _new(window, since, of_device.get(window.device.id, ()))
             devices += _walk(cursor, schema, kind, new, k)
             begins = {look.window.device.id: look.window.start for look in new}
             again = [look for look in waiting if _before(look.window, begins)]
@@ -143,11 +146,7 @@ def _new(window: Window, since: datetime, waiting: Sequence[_Look]) -> list[_Loo
     """
     if since >= window.end:
         return []
-    starts = [
-        look.window.start
-        for look in waiting
-        if look.window.device.id == window.device.id and look.window.start < since <= look.window.end
-    ]
+    starts = [look.window.start for look in waiting if look.window.start < since <= look.window.end]
     return [_look(window.device, min(starts, default=since), window.end, continued=bool(starts))]
 
 

@@ -34,7 +34,7 @@ from stationkeeper.telemetry.backfill.proof import (
     without,
 )
 from stationkeeper.telemetry.backfill.slices import Slice
-from stationkeeper.telemetry.backfill.tables import Table
+from stationkeeper.telemetry.backfill.tables import SLICE_PLANS, Table
 from stationkeeper.telemetry.source import TelemetryError, rfc3339
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Batch:
 
         Raises OfferError when what came is not what the source promised, and TelemetryError.
         """
+        self._cursor.execute(SLICE_PLANS)
         for attempt in range(1, _ATTEMPTS + 1):
             self._cursor.execute("SAVEPOINT slice")
             # Another session has added the same row at this very moment.
@@ -141,8 +142,9 @@ class Batch:
         self._cursor.execute(sql.SQL("TRUNCATE {}").format(self._stage))
         self._copy(self._stage, fetched)
         # The planner knows nothing about a temporary table, nor about rows that came in a moment ago. Both
-        # sides of the join are one slice, so a hash join is right; a nested loop takes minutes.
-        self._cursor.execute("SET LOCAL enable_nestloop = off")
+        # sides of the join are one slice, so a hash join is right; a nested loop takes minutes. There is no
+        # index on the temporary table.
+        self._cursor.execute("SET LOCAL enable_nestloop = off; SET LOCAL enable_seqscan = on")
         if fetched.proof is not None and not thorough:
             return fetched.proof
         staged = self._prove(fetched.rows_of, rows=self._stage)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stationkeeper.telemetry.backfill.binary import Writable
 from stationkeeper.telemetry.backfill.proof import Hour, prove
-from stationkeeper.telemetry.backfill.tables import Table, check_fit, read_tables
+from stationkeeper.telemetry.backfill.tables import SLICE_PLANS, Table, check_fit, read_tables
 from stationkeeper.telemetry.source import Device, reading, snapshot
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class PostgresSource:
             columns=table.column_list(), rows=own.identifier, span=sql.SQL(_SPAN)
         )
         with self._snapshot() as cursor:
+            cursor.execute(SLICE_PLANS)
             query = cursor.mogrify(rows, {"device": device.id, "start": start, "end": end}).decode()
             cursor.copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", out)
             return prove(cursor, own, device.id, start, end)

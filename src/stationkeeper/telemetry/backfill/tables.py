@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 TYPES = ("timestamp with time zone", "uuid", "bigint", "integer", "double precision", "text")
 KEY = ("device_id", "time")
 
+#: For statements on one slice, some ten thousand rows, in its own transaction: by the index, in its order.
+#: The planner, which may know no statistics yet, would read whole tables, sort rows on disk, or start other
+#: processes or a compiler, which costs more than it saves.
+SLICE_PLANS = (
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off;"
+    " SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off"
+)
+
 _COLUMNS = """
 SELECT attribute.attname, format_type(attribute.atttypid, attribute.atttypmod)
 FROM pg_attribute AS attribute
