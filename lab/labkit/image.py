@@ -78,6 +78,11 @@ chroot . systemctl --quiet mask console-getty.service getty@tty1.service
 
 # What one task of Ansible costs a host is mostly the compiling of its module.
 CODE_CACHE = (Path(__file__).parent / "host" / "lab_code_cache.py").read_text()
+# Without bytecode of its own: check mode must not find a file that it has not written.
+LOAD_CODE_CACHE = (
+    "import sys; kept = sys.dont_write_bytecode; sys.dont_write_bytecode = True; "
+    "import lab_code_cache; sys.dont_write_bytecode = kept\n"
+)
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
 
 FILES = {
@@ -87,7 +92,7 @@ FILES = {
     "etc/dpkg/dpkg.cfg.d/lab": (0o644, "force-unsafe-io\n"),
     "usr/local/sbin/lab-init": (0o755, LAB_INIT),
     f"{DIST_PACKAGES}/lab_code_cache.py": (0o644, CODE_CACHE),
-    f"{DIST_PACKAGES}/lab_code_cache.pth": (0o644, "import lab_code_cache\n"),
+    f"{DIST_PACKAGES}/lab_code_cache.pth": (0o644, LOAD_CODE_CACHE),
 }
 
 
