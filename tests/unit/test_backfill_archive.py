@@ -220,3 +220,29 @@ def test_without_arrow_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch:
         TelemetryError, match="archives need the package pyarrow on the control node: make setup"
     ):
         ArchiveSource("cold", tmp_path).check({})
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_archive_outlives_a_new_column_that_can_be_null(
+    world: World, tmp_path: Path, format_: str
+) -> None:
+    battery, _ = two_devices(world)
+    archived(world, tmp_path / "a", format_)
+    for settings in (world.source, world.target):
+        world.on(settings, "ALTER TABLE flux.mg_bess_readings ADD COLUMN aux_power_kw double precision")
+    assert archived(world, tmp_path / "a", format_).changed is False
+    with closing(connect(world.source | {"user": "flux_reader"})) as connection:
+        assert read_back(connection, tmp_path / "a") == 11_000
+    world.gap(battery, START - timedelta(seconds=10), START + timedelta(seconds=100_000), 10_000)
+    outcome = world.recover(ArchiveSource("archive", tmp_path / "a"))
+    assert (outcome.rows_new, outcome.conflicts, outcome.entries) == (10_000, 0, {"recovered": 1})
+    assert world.checksum(world.target) == world.checksum(world.source)
+
+
+def test_a_new_column_that_is_never_null_refuses_older_archives(world: World, tmp_path: Path) -> None:
+    two_devices(world)
+    archived(world, tmp_path / "a")
+    for settings in (world.source, world.target):
+        world.on(settings, "ALTER TABLE flux.mg_bess_readings ADD COLUMN phase integer NOT NULL DEFAULT 1")
+    with pytest.raises(TelemetryError, match="phase is not there"):
+        archived(world, tmp_path / "a")

@@ -13,6 +13,7 @@ from stationkeeper.telemetry.backfill.files import (
     read_parquet,
     require_arrow,
     rows_between,
+    select,
 )
 from stationkeeper.telemetry.backfill.manifest import NAME, ArchiveFile, Manifest, read_manifest, verify_file
 from stationkeeper.telemetry.backfill.proof import Hour
@@ -24,6 +25,7 @@ from stationkeeper.telemetry.source import READINGS, Device, TelemetryError
 class ArchiveSource:
     """Rows of one archive, or of all archives in a directory.
 
+    An archive may be older than a column of the target that can be null; its rows have none there.
     Where two archives hold the same hour of a device, the one with more rows counts; the newer one of equals.
     """
 
@@ -39,7 +41,7 @@ class ArchiveSource:
         """Nothing is held open."""
 
     def check(self, tables: Mapping[str, Table]) -> None:
-        """Verify every manifest, and that its columns are those of the target."""
+        """Verify every manifest, and that its columns fit those of the target."""
         require_arrow()
         by_name = {table.name: table for table in tables.values()}
         found = sorted(self._directory.glob(NAME)) or sorted(self._directory.glob(f"*/{NAME}"))
@@ -51,7 +53,7 @@ class ArchiveSource:
             for name, columns in manifest.tables.items():
                 if name not in by_name:
                     raise TelemetryError(f"{path} has a table {name}, which is none of readings")
-                check_fit(f"{path}: {name}", columns, by_name[name])
+                check_fit(f"{path}: {name}", columns, by_name[name], lacking=by_name[name].optional)
             for file in manifest.files:
                 self._index(manifest, file)
 
@@ -68,14 +70,22 @@ class ArchiveSource:
 
     def fetch(
         self, device: Device, table: Table, start: datetime, end: datetime, out: Writable
-    ) -> dict[datetime, Hour]:
-        """Write the rows; the proof is the one that was made when they were archived."""
+    ) -> dict[datetime, Hour] | None:
+        """Write the rows; the proof is the one that was made when they were archived.
+
+        None when that was made without a column that the target has: then the checksums of the files count.
+        """
         columns = {
             name: MICROSECONDS if type_ == "timestamp with time zone" else type_
             for name, type_ in table.columns.items()
         }
         write_rows(out, columns, self._rows(device, start, end, list(table.columns)))
-        return {hour: file.hours[hour] for hour, (_, file) in self._between(device, start, end).items()}
+        hours = self._between(device, start, end)
+        if any(
+            manifest.tables[file.table].keys() != table.columns.keys() for manifest, file in hours.values()
+        ):
+            return None
+        return {hour: file.hours[hour] for hour, (_, file) in hours.items()}
 
     def _index(self, manifest: Manifest, file: ArchiveFile) -> None:
         hours = self._hours.setdefault(file.device, {})
@@ -122,4 +132,4 @@ class ArchiveSource:
             else read_parquet(path, columns, span.start, span.end)
         )
         for batch in batches:
-            yield from rows_between(batch.select(order), span.start, span.end)
+            yield from rows_between(select(batch, order), span.start, span.end)

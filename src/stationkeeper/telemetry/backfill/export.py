@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,7 +28,7 @@ from stationkeeper.telemetry.backfill.manifest import (
 )
 from stationkeeper.telemetry.backfill.proof import Proof, prove, total
 from stationkeeper.telemetry.backfill.slices import DAY, Slice, cut, floor
-from stationkeeper.telemetry.backfill.tables import Table, read_tables
+from stationkeeper.telemetry.backfill.tables import Table, check_fit, read_tables
 from stationkeeper.telemetry.source import (
     REGISTRY,
     Device,
@@ -98,7 +98,8 @@ def export(
     with snapshot(connection, timeout_s=timeout_s) as cursor:
         check_sites(cursor, schema_name, sites)
         tables = read_tables(cursor, schema_name)
-        parts = list(_parts(cursor, schema_name, tables, Slice(start, end), sites))
+        then = _tables_of(directory, tables)
+        parts = list(_parts(cursor, schema_name, then, Slice(start, end), sites))
         rows = sum(total(part.proof) for part in parts)
         devices = len({part.device.id for part in parts})
         if _is_there(directory, start, end, parts):
@@ -134,10 +135,12 @@ def read_back(
         data = io.BytesIO()
         proof = source.fetch(device, tables[kind], span.start, span.end, data)
         with changing(connection, timeout_s=timeout_s) as cursor:
-            Batch(cursor, schema_name, kind, tables[kind], device.id).stage(
+            staged = Batch(cursor, schema_name, kind, tables[kind], device.id).stage(
                 Fetched(str(directory / file.path), span, data, proof)
             )
-        rows += total(proof)
+        if {hour: one.rows for hour, one in staged.items()} != {h: one.rows for h, one in file.hours.items()}:
+            raise TelemetryError(f"{directory / file.path} has other hours than its manifest says")
+        rows += total(staged)
     if rows != manifest.rows:
         raise TelemetryError(f"{directory} gave {rows} rows back instead of {manifest.rows}")
     return rows
@@ -159,6 +162,16 @@ def _parts(
         for day in sorted({floor(hour, DAY) for hour in proof}):
             span = Slice(max(window.start, day), min(window.end, day + DAY))
             yield _Part(device, table, span, {h: one for h, one in proof.items() if floor(h, DAY) == day})
+
+
+def _tables_of(directory: Path, tables: dict[str, Table]) -> dict[str, Table]:
+    """Return the tables with the columns that they had when an archive there was written, if there is one."""
+    if not (directory / NAME).exists():
+        return tables
+    archived = read_manifest(directory).tables
+    for table in tables.values():
+        check_fit(f"{directory}: {table.name}", archived.get(table.name, {}), table, lacking=table.optional)
+    return {kind: replace(table, columns=archived[table.name]) for kind, table in tables.items()}
 
 
 def _is_there(directory: Path, start: datetime, end: datetime, parts: Sequence[_Part]) -> bool:

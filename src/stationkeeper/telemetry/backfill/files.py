@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -90,6 +90,16 @@ def read_parquet(
                 yield from file.read_row_group(number, columns=list(columns)).to_batches()
     except pa.ArrowException as error:
         raise TelemetryError(f"{path}: {_line(error)}") from None
+
+
+def select(batch: pyarrow.RecordBatch, order: Sequence[str]) -> pyarrow.RecordBatch:
+    """Return the columns of ``order``; what the batch does not have is null."""
+    import pyarrow as pa
+
+    there = set(batch.schema.names)
+    return pa.RecordBatch.from_arrays(
+        [batch.column(name) if name in there else pa.nulls(batch.num_rows) for name in order], list(order)
+    )
 
 
 def rows_between(batch: pyarrow.RecordBatch, start: datetime, end: datetime) -> Iterator[tuple[Any, ...]]:

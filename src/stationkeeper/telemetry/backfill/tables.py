@@ -25,7 +25,7 @@ SLICE_PLANS = (
 )
 
 _COLUMNS = """
-SELECT attribute.attname, format_type(attribute.atttypid, attribute.atttypmod)
+SELECT attribute.attname, format_type(attribute.atttypid, attribute.atttypmod), attribute.attnotnull
 FROM pg_attribute AS attribute
 WHERE attribute.attrelid = to_regclass(format('%%I.%%I', %s, %s)) AND attribute.attnum > 0
   AND NOT attribute.attisdropped
@@ -35,11 +35,15 @@ ORDER BY attribute.attnum
 
 @dataclass(frozen=True)
 class Table:
-    """One table of readings. ``columns`` maps names to PostgreSQL's types, in the table's order."""
+    """One table of readings. ``columns`` maps names to PostgreSQL's types, in the table's order.
+
+    ``optional`` names those that may be null: rows from before the column was there have none.
+    """
 
     schema: str
     name: str
     columns: Mapping[str, str]
+    optional: frozenset[str] = frozenset()
 
     @property
     def identifier(self) -> Composable:
@@ -64,11 +68,13 @@ def read_tables(cursor: Cursor, schema: str) -> dict[str, Table]:
     tables = {}
     for kind, name in READINGS.items():
         cursor.execute(_COLUMNS, (schema, name))
-        columns = {str(column): str(type_) for column, type_ in cursor.fetchall()}
+        found = cursor.fetchall()
+        columns = {str(column): str(type_) for column, type_, _ in found}
         if not columns:
             raise TelemetryError(f"the table {schema}.{name} is not there, or this user may not see it")
         check_columns(f"{schema}.{name}", columns)
-        tables[kind] = Table(schema, name, columns)
+        optional = frozenset(str(column) for column, _, never_null in found if not never_null)
+        tables[kind] = Table(schema, name, columns, optional)
     return tables
 
 
@@ -84,12 +90,17 @@ def check_columns(where: str, columns: Mapping[str, Any]) -> None:
             raise TelemetryError(f"{where} needs a column {name} of type {type_}: it is the key of a row")
 
 
-def check_fit(where: str, offered: Mapping[str, str], table: Table) -> None:
-    """Refuse a source whose columns differ from those of the target's table; their order does not matter."""
+def check_fit(
+    where: str, offered: Mapping[str, str], table: Table, *, lacking: frozenset[str] = frozenset()
+) -> None:
+    """Refuse a source whose columns differ from those of the target's table; their order does not matter.
+
+    It may lack the columns ``lacking``.
+    """
     check_columns(where, offered)
     for name in sorted(offered.keys() | table.columns.keys()):
         mine, theirs = table.columns.get(name), offered.get(name)
-        if mine != theirs:
+        if mine != theirs and not (theirs is None and name in lacking):
             raise TelemetryError(
                 f"{where}.{name} is {theirs or 'not there'}, but {table.schema}.{table.name}.{name} is "
                 f"{mine or 'not there'}; bring both to the same migration first"
