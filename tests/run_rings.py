@@ -2,8 +2,9 @@
 
 Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecule scenarios, two at a time),
 ring 4 runbooks and drills (pytest, on a whole system in the lab). Ring 4 spends much of its time waiting for
-hosts and takes longest, so it runs beside the other three and goes before them. The output of each step goes
-to ``.state/test/<step>.log``; the last lines of a failing step are shown.
+hosts and takes longest, so it runs beside the other three and goes before them. While it converges its hosts,
+which needs every processor, ring 2 runs, where nothing waits for time. The output of each step goes to
+``.state/test/<step>.log``; the last lines of a failing step are shown.
 
 Beside all the others a machine can be too slow for a test of ring 1 that waits for real processes. So what
 failed there is run once more, one test at a time; what then passes counts, and the summary names it.
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".state" / "test"
 SCENARIOS_AT_ONCE = 2
 LINES_SHOWN_ON_FAILURE = 60
+LAB_TESTS = "tests/integration/test_lab.py"
 
 
 @dataclass
@@ -168,27 +170,27 @@ def contract() -> list[Step]:
 def hosts() -> list[Step]:
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     steps = [Step(f"molecule {name}", ["molecule", "test", "--scenario-name", name]) for name in names]
+    # The tests of the lab itself, with labs and faults of their own that last some seconds.
+    lab = pytest_step("lab", LAB_TESTS)
+    lab.yields = False
+    steps.insert(0, lab)
     with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
         return list(pool.map(run, steps))
 
 
 def system() -> list[Step]:
-    # A converge from bare hosts takes minutes; the time-out is for a hang. The lab's own tests have a lab of
-    # their own, so they need not wait.
-    lab = "tests/integration/test_lab.py"
-    steps = [
-        pytest_step("system", "--timeout=1500", "tests/integration", "tests/drills", f"--ignore={lab}"),
-        pytest_step("lab", lab),
-    ]
-    for step in steps:
-        step.yields = False
-    with ThreadPoolExecutor(len(steps)) as pool:
-        return list(pool.map(run, steps))
+    # A converge from bare hosts takes minutes; the time-out is for a hang.
+    step = pytest_step(
+        "system", "--timeout=1500", "tests/integration", "tests/drills", f"--ignore={LAB_TESTS}"
+    )
+    step.yields = False
+    return [run(step)]
 
 
+# In the order in which they run; the system ring runs beside the others.
 RINGS: dict[str, tuple[str, Callable[[], list[Step]]]] = {
-    "unit": ("ring 1, unit", unit),
     "contract": ("ring 2, contract", contract),
+    "unit": ("ring 1, unit", unit),
     "hosts": ("ring 3, hosts", hosts),
     "system": ("ring 4, runbooks and drills", system),
 }
