@@ -101,3 +101,18 @@ def test_lost_rows_come_back_as_they_were(flux: LabSystem, declaration: Path) ->
     assert flux.query(STORED, (SITE, start, end)) == before
     ended = "SELECT DISTINCT state FROM flux.mg_gap_ledger WHERE span && tstzrange(%s, %s)"
     assert flux.query(ended, (start, end)) == [("recovered",)]
+
+
+def test_a_station_sends_again_what_the_database_has_lost(flux: LabSystem) -> None:
+    end = datetime.now(UTC) - timedelta(seconds=SETTLE_S)
+    start = end - timedelta(seconds=60)
+    before = flux.query(STORED, (SITE, start, end))
+    lose(flux, start, end)
+    assert flux.query(STORED, (SITE, start, end))[0][0] == 0
+    resend = {"target": STATION, "resend_since": start.isoformat(), "settle_s": SETTLE_S}
+    preview = flux.playbook("telemetry_resync", resend, "--check")
+    assert preview.code == 0, preview.output[-5000:]
+    assert flux.query(STORED, (SITE, start, end))[0][0] == 0
+    play = flux.playbook("telemetry_resync", {**resend, "reason": "ring 4: rows were deleted"})
+    assert play.code == 0, play.output[-5000:]
+    assert flux.query(STORED, (SITE, start, end)) == before, "not the rows that were lost"

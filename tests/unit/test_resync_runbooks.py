@@ -22,6 +22,7 @@ RELOAD = """          ansible.builtin.systemd_service:
             state: reloaded
 """
 PROGRAM = "[/opt/stationkeeper/venv/bin/stationkeeper, controller, status]"
+AGAIN = PROGRAM.replace("status]", 'requeue, --since, "{{ _inputs.resend_since }}"]')
 
 
 def project_of(path: Path, settings: dict[str, Any], *hosts: str) -> LocalProject:
@@ -57,6 +58,8 @@ def test_a_backlog_is_pending_then_synced(
     connection.close()
     project = project_of(tmp_path, settings, "wlce")
     project.replace("telemetry_resync", PROGRAM, json.dumps(station.command("status")))
+    again = station.command("requeue", "--since", "{{ _inputs.resend_since }}")
+    project.replace("telemetry_resync", AGAIN, json.dumps(again))
     pid = f"{tmp_path}/pid"
     command = f"          ansible.builtin.shell: kill -HUP $(cat {pid})\n"
     project.replace("telemetry_resync", RELOAD, command)
@@ -85,11 +88,19 @@ def test_a_backlog_is_pending_then_synced(
 
     private_postgres.start()
     assert project.run("telemetry_resync", upload_now=True) != 0
-    assert "upload_now reloads controllers; add -e reason=" in project.output
+    assert "upload_now reloads controllers" in project.output
     arguments = {"upload_now": True, "reason": "test", "wait_s": 120, "settle_s": 5}
     assert project.run("telemetry_resync", **arguments) == 0, project.output[-4000:]
     assert "1 intended, 1 ok" in project.output
     assert "synced" in project.output
+    with connect(settings) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT min(seq), max(seq) - min(seq) + 1 = count(seq) FROM flux.mg_bess_readings")
+        assert cursor.fetchone() == (1, True)
+        cursor.execute("DELETE FROM flux.mg_bess_readings")
+
+    # The database has lost them; the station still keeps them.
+    arguments = {"resend_since": "2026-01-01T00:00:00Z", "reason": "test", "wait_s": 120, "settle_s": 5}
+    assert project.run("telemetry_resync", **arguments) == 0, project.output[-4000:]
     with connect(settings) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT min(seq), max(seq) - min(seq) + 1 = count(seq) FROM flux.mg_bess_readings")
         assert cursor.fetchone() == (1, True)
