@@ -98,11 +98,13 @@ def export(
     with snapshot(connection, timeout_s=timeout_s) as cursor:
         check_sites(cursor, schema_name, sites)
         tables = read_tables(cursor, schema_name)
-        then = _tables_of(directory, tables)
+        archived = read_manifest(directory) if (directory / NAME).exists() else None
+        then = _tables_of(archived, tables) if archived else tables
         parts = list(_parts(cursor, schema_name, then, Slice(start, end), sites))
         rows = sum(total(part.proof) for part in parts)
         devices = len({part.device.id for part in parts})
-        if _is_there(directory, start, end, parts):
+        if archived:
+            _require_rows(archived, start, end, parts)
             return Export(directory, rows, devices, len(parts), False)
         # Rows that came late would be refused beside an archive of nothing.
         if dry_run or not parts:
@@ -127,7 +129,6 @@ def read_back(
         tables = read_tables(cursor, schema_name)
     source.check(tables)
     kinds = {table.name: kind for kind, table in tables.items()}
-    rows = 0
     for file in manifest.files:
         kind = kinds[file.table]
         device = Device(file.device, file.device, "", kind, "", 0.0)
@@ -140,10 +141,7 @@ def read_back(
             )
         if {hour: one.rows for hour, one in staged.items()} != {h: one.rows for h, one in file.hours.items()}:
             raise TelemetryError(f"{directory / file.path} has other hours than its manifest says")
-        rows += total(staged)
-    if rows != manifest.rows:
-        raise TelemetryError(f"{directory} gave {rows} rows back instead of {manifest.rows}")
-    return rows
+    return manifest.rows
 
 
 def _parts(
@@ -164,20 +162,17 @@ def _parts(
             yield _Part(device, table, span, {h: one for h, one in proof.items() if floor(h, DAY) == day})
 
 
-def _tables_of(directory: Path, tables: dict[str, Table]) -> dict[str, Table]:
-    """Return the tables with the columns that they had when an archive there was written, if there is one."""
-    if not (directory / NAME).exists():
-        return tables
-    archived = read_manifest(directory).tables
+def _tables_of(manifest: Manifest, tables: dict[str, Table]) -> dict[str, Table]:
+    """Return the tables with the columns that they had when an archive was written."""
+    then = manifest.tables
     for table in tables.values():
-        check_fit(f"{directory}: {table.name}", archived.get(table.name, {}), table, lacking=table.optional)
-    return {kind: replace(table, columns=archived[table.name]) for kind, table in tables.items()}
+        offered = then.get(table.name, {})
+        check_fit(f"{manifest.directory}: {table.name}", offered, table, lacking=table.optional)
+    return {kind: replace(table, columns=then[table.name]) for kind, table in tables.items()}
 
 
-def _is_there(directory: Path, start: datetime, end: datetime, parts: Sequence[_Part]) -> bool:
-    if not (directory / NAME).exists():
-        return False
-    manifest = read_manifest(directory)
+def _require_rows(manifest: Manifest, start: datetime, end: datetime, parts: Sequence[_Part]) -> None:
+    """Verify an archive's files, and that it holds just the rows of the database. Raises OtherRowsError."""
     for file in manifest.files:
         verify_file(manifest, file)
     archived = {
@@ -185,14 +180,15 @@ def _is_there(directory: Path, start: datetime, end: datetime, parts: Sequence[_
     }
     wanted = {(p.table.name, p.device.id, hour): p.proof[hour] for p in parts for hour in p.proof}
     if (manifest.start, manifest.end, archived) == (start, end, wanted):
-        return True
+        return
     # Rows are added and never changed, so an hour with as many rows as archived has those rows or is damaged.
     more = [key for key in wanted if key not in archived or wanted[key].rows > archived[key].rows]
     same_window = (manifest.start, manifest.end) == (start, end)
     grown = same_window and all(key in more or wanted.get(key) == archived[key] for key in archived)
     raise OtherRowsError(
-        f"{directory} holds an archive of other rows ({rfc3339(manifest.start)} to {rfc3339(manifest.end)}, "
-        f"{manifest.rows} rows). It is not overwritten: choose another directory, or move it away",
+        f"{manifest.directory} holds an archive of other rows ({rfc3339(manifest.start)} to "
+        f"{rfc3339(manifest.end)}, {manifest.rows} rows). "
+        "It is not overwritten: choose another directory, or move it away",
         grown=grown,
     )
 
