@@ -74,10 +74,14 @@ class LabSystem:
             for name, variables in group["hosts"].items()
         }
 
+    def hosts(self, group: str) -> list[str]:
+        """The names of a group's hosts, in the inventory's order."""
+        groups = yaml.safe_load((self.inventory / "hosts.yml").read_text())["all"]["children"]
+        return list(groups[group]["hosts"])
+
     @property
     def stations(self) -> list[str]:
-        groups = yaml.safe_load((self.inventory / "hosts.yml").read_text())["all"]["children"]
-        return list(groups["stations"]["hosts"])
+        return self.hosts("stations")
 
     def run(
         self, *command: str | Path, check: bool = True, timeout: float = 600
@@ -131,7 +135,7 @@ class LabSystem:
     def database_settings(self, role: str = "reader") -> dict[str, Any]:
         secrets = yaml.safe_load((self.inventory / "group_vars" / "all" / "secrets.yml").read_text())
         return {
-            "hosts": [self.addresses["fluxdb"]],
+            "hosts": [self.addresses[host] for host in self.hosts("databases")],
             "port": 5432,
             "name": "flux",
             "user": f"flux_{role}",
