@@ -1,0 +1,1 @@
+"""Drills: faults that heal themselves, what they cost, and the report."""
