@@ -1,0 +1,1 @@
+"""A database that several hosts hold: who is primary, who follows, and what must not happen."""
