@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: drill_fault
 short_description: Break something on a host for a while
 description:
-  - Arms a systemd timer that heals the fault, then injects it. The timer fires when its time has come, or half a
-    minute after a boot, so the fault ends also when the drill or the host dies.
+  - Arms a systemd timer that heals the fault, then injects it. The timer fires when its time has come, or
+    half a minute after a boot, so the fault ends also when the drill or the host dies.
   - Healing brings back what was there before. A healed fault that is healed again is unchanged.
 version_added: "0.4.0"
 author: Stationkeeper
@@ -19,8 +19,8 @@ options:
     required: true
   state:
     description: >-
-      Whether the fault is there, healed, or healed with what was restored in place - only for O(kind=files_away):
-      the copy that was moved away is removed.
+      Whether the fault is there, healed, or healed with what was restored in place - only for
+      O(kind=files_away), the copy that was moved away is removed.
     type: str
     choices: [injected, healed, restored]
     default: injected
@@ -36,7 +36,8 @@ options:
     description: Service whose main process is killed, for O(kind=service_crash).
     type: str
   path:
-    description: What is moved away, for O(kind=files_away); the directory whose disk is filled, for O(kind=disk_full).
+    description: >-
+      What is moved away, for O(kind=files_away); the directory whose disk is filled, for O(kind=disk_full).
     type: path
   leave_mb:
     description: Megabytes that are left free, for O(kind=disk_full).
@@ -79,8 +80,10 @@ told:
   description: What is broken, in words. Empty when healed.
   returned: success
   type: str
-injected_at:
-  description: When the fault was there, seconds since the epoch by the host's clock. 0 when healed, or in check mode.
+injected_monotonic_s:
+  description: >-
+    When the fault was there, in seconds of the host's monotonic clock, as systemd's own figures are. 0 when
+    healed, or in check mode.
   returned: success
   type: float
 """
@@ -118,14 +121,14 @@ def main() -> None:
     params = module.params
     name = params["name"]
     there = (fault.RECORDS / f"{name}.json").exists()
-    told, injected_at = "", 0.0
+    told, injected = "", 0.0
     try:
         if params["state"] == "injected":
             planned = fault.plan(name, params["kind"], params)
             told = planned.told
             if not module.check_mode:
                 fault.inject(planned, params["heal_after_s"])
-                injected_at = time.time()
+                injected = time.monotonic()
             changed = True
         elif params["state"] == "restored":
             changed = there
@@ -140,7 +143,7 @@ def main() -> None:
     module.exit_json(
         changed=changed,
         told=told,
-        injected_at=injected_at,
+        injected_monotonic_s=injected,
         diff={
             "before": f"{name}: {'broken' if there else 'whole'}\n",
             "after": f"{name}: {told or 'whole'}\n",

@@ -1,10 +1,10 @@
 """Run the four rings of tests, print progress and one summary line for each ring.
 
 Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecule scenarios, two at a time),
-ring 4 runbooks and drills (pytest, on whole systems in the lab: `system` one with three stations, `database` one
-with a standby and backups). `system` spends much of its time waiting for hosts and takes longest, so it runs
-beside all others and goes before them. While it converges its hosts, which needs every processor, ring 2 runs,
-where nothing waits for time. The output of each step goes to
+ring 4 runbooks and drills (pytest, on whole systems in the lab: `system` one with three stations, `database`
+one with a standby and backups). `system` spends much of its time waiting and takes longest, so it runs
+beside all others and goes before them. While it converges its hosts, which needs every processor, ring 2
+runs, where nothing waits for time. The output of each step goes to
 ``.state/test/<step>.log``; the last lines of a failing step are shown.
 
 Beside all the others a machine can be too slow for a test of ring 1 that waits for real processes. So what

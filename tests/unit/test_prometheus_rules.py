@@ -14,6 +14,8 @@ from debian_tools import tool
 
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.modes import SAFE_MODE_REASONS
+from stationkeeper.drills import report
+from stationkeeper.drills.report import Drill
 from stationkeeper.jobs import metrics
 from stationkeeper.jobs.interface import JobResult
 
@@ -59,20 +61,22 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
 
 
 def exposed_metrics() -> set[str]:
-    """Return the names of all series of a controller, of a job, and of what the inventory expects."""
+    """Return the names of all series of a controller, of a job, of a drill, and of what the inventory expects."""
     with TemporaryDirectory() as name:
         directory = Path(name)
         metrics.write_start(directory, "watch")
         metrics.write_run(directory, "watch", 1.0, completed=True)
         metrics.write_success(directory, "watch", JobResult(1))
         jobs = "".join(path.read_text() for path in directory.iterdir())
+    drill = Drill("drill", "", "", "", 0, "", "", 0, 0, 0, 0)
+    drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
     return {
         metric.name + ending
         for metric in Metrics("WLCE").registry.collect()
         for ending in endings.get(metric.type, ("",))
-    } | set(re.findall(r"^# TYPE (\w+)", jobs, re.M) + re.findall(r"record: (\w+)", expected))
+    } | set(re.findall(r"^# TYPE (\w+)", jobs + drills, re.M) + re.findall(r"record: (\w+)", expected))
 
 
 def test_every_metric_is_one_that_somebody_exposes() -> None:

@@ -98,8 +98,8 @@ def _disk_full(name: str, options: Mapping[str, Any]) -> Fault:
         raise FaultError(f"the disk of {directory} has {free // 2**20} MB left, which is full enough already")
     if size > largest:
         raise FaultError(
-            f"the disk of {directory} has {free / 2**30:.0f} GB left; a drill fills at most {largest / 2**30:.0f}. "
-            "Raise largest_gb when a file of that size does no harm"
+            f"the disk of {directory} has {free / 2**30:.0f} GB left; a drill fills at most "
+            f"{largest / 2**30:.0f}. Raise largest_gb when a file of that size does no harm"
         )
     filler = directory / f".{name}.filler"
     return Fault(
@@ -189,7 +189,7 @@ def heal(name: str) -> bool:
 
 
 def keep_restored(name: str, path: Path) -> None:
-    """End `files_away` with what was restored in place: the copy that was moved away goes. Raises FaultError."""
+    """End `files_away` with what was restored in place: the copy moved away goes. Raises FaultError."""
     kept = path.with_name(f"{path.name}.{name}")
     if not path.exists():
         raise FaultError(f"{path} was not restored, so the copy in {kept} stays")
