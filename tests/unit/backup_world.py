@@ -1,0 +1,77 @@
+"""A cluster with pgBackRest and a repository in a directory: what restores are tested against."""
+
+from __future__ import annotations
+
+import time
+
+from postgres_cluster import PostgresCluster
+from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
+
+from stationkeeper.database.connection import connect
+from stationkeeper.restore.programs import Installation
+
+
+class BackupWorld:
+    """A live cluster that archives, its repository, and a base for scratch instances, in one directory."""
+
+    def __init__(self, *, stanza: str = "test") -> None:
+        self.cluster = PostgresCluster()
+        self.stanza = stanza
+        self.repository = self.cluster.directory / "repository"
+        self.base = self.cluster.directory / "restores"
+        configuration = self.cluster.directory / "pgbackrest.conf"
+        configuration.write_text(
+            "[global]\n"
+            f"repo1-path={self.repository}\n"
+            f"log-path={self.cluster.directory}\n"
+            f"lock-path={self.cluster.directory / 'lock'}\n"
+            f"spool-path={self.cluster.directory / 'spool'}\n"
+            "repo1-retention-full=10\nrepo1-bundle=y\nstart-fast=y\ncompress-type=zst\nlog-level-file=off\n"
+            f"[{stanza}]\n"
+            f"pg1-path={self.cluster.data}\n"
+            f"pg1-socket-path={self.cluster.directory}\n"
+            f"pg1-port={self.cluster.port}\n"
+        )
+        configuration.chmod(0o644)
+        self.installation = Installation(
+            programs=self.cluster.programs,
+            data=self.cluster.data,
+            configuration=self.cluster.data / "postgresql.conf",
+            stanza=stanza,
+            backrest=(f"--config={configuration}",),
+        )
+        # The options of the cluster's own start are on one line without quotes.
+        archive = f"pgbackrest --config={configuration} --stanza={stanza} archive-push %p"
+        with (self.cluster.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"archive_command = '{archive}'\n")
+        self.cluster.start(
+            wal_level="replica", archive_mode="on", max_wal_senders="3", track_commit_timestamp="on"
+        )
+        self.backrest("stanza-create")
+
+    def backrest(self, *arguments: str) -> str:
+        """Run pgBackRest on the live cluster."""
+        return self.installation.run(self.installation.pgbackrest(*arguments))
+
+    def backup(self, kind: str = "full") -> None:
+        """Take a backup. The repository keeps whole seconds, so what follows is in a later one."""
+        self.backrest(f"--type={kind}", "backup")
+        time.sleep(1.1)
+
+    def archive(self) -> None:
+        """Wait until all that is committed is in the archive."""
+        self.backrest("check")
+
+    def connect(self, database: str = "postgres") -> Connection:
+        """Connect to the live cluster; every statement is a transaction."""
+        connection = connect(self.cluster.settings(database))
+        connection.autocommit = True
+        return connection
+
+    def remove(self) -> None:
+        """Stop all servers and delete everything."""
+        for data in self.base.glob("*/data"):
+            stop = ["pg_ctl", "-D", data, "-m", "immediate", "stop"]
+            if (data / "postmaster.pid").exists():
+                self.installation.run(self.installation.program(*stop))
+        self.cluster.remove()
