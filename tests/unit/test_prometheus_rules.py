@@ -61,7 +61,7 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
 
 
 def exposed_metrics() -> set[str]:
-    """Return the names of all series of a controller, of a job, of a drill, and of what the inventory expects."""
+    """Return the names of all series of a controller, a job, a drill, and of what the inventory expects."""
     with TemporaryDirectory() as name:
         directory = Path(name)
         metrics.write_start(directory, "watch")
