@@ -9,10 +9,11 @@ LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables ipr
   ca-certificates python3 python3-venv git mbpoll
 TEST_PACKAGES := postgresql redis-tools curl
 
-.PHONY: help setup setup-test demo test criteria lint lab-up lab-down docs lock
+.PHONY: help setup setup-test demo drills test criteria lint lab-up lab-down docs lock
 
 help:
 	@echo "make demo      boot the Flux system on real hosts and watch it work (minutes)"
+	@echo "make drills    hold every drill on a system with a standby and backups, and draw the times"
 	@echo "make test      all four rings of tests; RINGS='unit contract' for some"
 	@echo "make criteria  docs/criteria.md from the last whole run of the tests"
 	@echo "make lint      the linters of ring 2"
@@ -29,6 +30,9 @@ setup-test:
 
 demo: setup
 	@python lab/demo.py
+
+drills: setup
+	@python lab/drills.py
 
 test: setup-test
 	@python tests/run_rings.py $(RINGS)
