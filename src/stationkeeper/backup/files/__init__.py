@@ -1,0 +1,1 @@
+"""Backups of files and of the cache: restic to the host that keeps them."""
