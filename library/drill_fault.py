@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: drill_fault
 short_description: Break something on a host for a while
 description:
-  - Arms a systemd timer that heals the fault, then injects it. The timer fires when its time has come, or
-    half a minute after a boot, so the fault ends also when the drill or the host dies.
+  - Arms a systemd timer that heals the fault, then injects it. The timer fires when its time has come, and
+    the fault is healed at a boot, so it ends also when the drill or the host dies.
   - Healing brings back what was there before. A healed fault that is healed again is unchanged.
 version_added: "0.4.0"
 author: Stationkeeper

@@ -112,4 +112,7 @@ def test_what_cannot_be_moved_away_is_refused(tmp_path: Path) -> None:
 def test_systemd_gets_the_healing_as_it_was_meant(tmp_path: Path) -> None:
     planned = fault.Fault("drill_x", "k", (), ('echo "$HOME 5%"',), "t")
     assert 'ExecStart=/bin/sh -c "echo \\"$$HOME 5%%\\""' in fault.service(planned)
-    assert "OnBootSec=30" in fault.timer(planned, 600)
+    # What counts from the boot would be over at once.
+    assert "OnActiveSec=600" in fault.timer(planned, 600)
+    assert "OnBoot" not in fault.timer(planned, 600)
+    assert "WantedBy=multi-user.target" in fault.service(planned)

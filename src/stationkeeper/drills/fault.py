@@ -1,8 +1,8 @@
 """Faults on one host that heal themselves, also when the drill or the host dies.
 
 Runs on the host, with the standard library and systemd only. Before anything breaks, a timer is armed whose
-service heals the fault; it fires when its time has come, or half a minute after a boot. The healing always
-brings back what was there before the drill.
+service heals the fault when its time has come; the service runs at a boot, too. Healing always brings back
+what was there before the drill.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 UNITS = Path("/etc/systemd/system")
 RECORDS = Path("/var/lib/stationkeeper/drills")
 KINDS = ("service_crash", "files_away", "disk_full", "network_split")
-AFTER_BOOT_S = 30
 
 
 class FaultError(Exception):
@@ -131,16 +130,16 @@ def service(fault: Fault) -> str:
     script = "; ".join(fault.heal).replace("%", "%%").replace("$", "$$")
     return (
         f"[Unit]\nDescription=End of drill {fault.name}: {fault.kind}\n\n"
-        f"[Service]\nType=oneshot\nExecStart=/bin/sh -c {json.dumps(script)}\n"
+        f"[Service]\nType=oneshot\nExecStart=/bin/sh -c {json.dumps(script)}\n\n"
+        "[Install]\nWantedBy=multi-user.target\n"
     )
 
 
 def timer(fault: Fault, heal_after_s: int) -> str:
-    """Return the unit that starts it in time, and after a boot."""
+    """Return the unit that starts it in time. It begins to count when it is started, and ends with a boot."""
     return (
         f"[Unit]\nDescription=End of drill {fault.name}\n\n"
-        f"[Timer]\nOnActiveSec={heal_after_s}\nOnBootSec={AFTER_BOOT_S}\nAccuracySec=1s\n\n"
-        "[Install]\nWantedBy=timers.target\n"
+        f"[Timer]\nOnActiveSec={heal_after_s}\nAccuracySec=1s\n"
     )
 
 
@@ -163,7 +162,9 @@ def inject(fault: Fault, heal_after_s: int) -> None:
     record.write_text(json.dumps({"name": fault.name, "kind": fault.kind, "told": fault.told}) + "\n")
     try:
         _run("systemctl", "daemon-reload")
-        _run("systemctl", "enable", "--now", f"{unit(fault.name)}.timer")
+        # Enabled for the next boot, not started.
+        _run("systemctl", "enable", f"{unit(fault.name)}.service")
+        _run("systemctl", "start", f"{unit(fault.name)}.timer")
         for command in fault.inject:
             _run(*command)
     except FaultError:
@@ -180,7 +181,8 @@ def heal(name: str) -> bool:
     if files[0].exists():
         _run("systemctl", "daemon-reload")
         _run("systemctl", "start", f"{unit(name)}.service")
-        _run("systemctl", "disable", "--now", f"{unit(name)}.timer")
+        _run("systemctl", "stop", f"{unit(name)}.timer")
+        _run("systemctl", "disable", f"{unit(name)}.service")
     for path in files:
         path.unlink(missing_ok=True)
     _run("systemctl", "daemon-reload")
