@@ -48,7 +48,7 @@ node:
     exists: {description: Whether there is a cluster with data., type: bool}
     running: {description: Whether its server runs., type: bool}
     role:
-      description: C(absent) (no data), C(stopped), C(silent) (runs, but gives no answer), C(primary), C(standby).
+      description: C(absent) (no data), C(stopped), C(silent) (gives no answer), C(primary) or C(standby).
       type: str
     was: {description: C(primary) or C(standby), which it is or would start as., type: str}
     version: {description: Major version., type: int}

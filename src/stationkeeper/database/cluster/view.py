@@ -1,7 +1,7 @@
 """The judgement of all looks together: who is primary, who follows, and what is wrong. Pure.
 
-What a host is, is never declared. A standby counts as following only where two views agree: the primary's list of
-those that it sends to, and the standby's own receiver.
+What a host is, is never declared. A standby counts as following only where two views agree: the primary's
+list of those that it sends to, and the standby's own receiver.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def judge(
         view.find(
             "split_brain",
             None,
-            f"{' and '.join(primaries)} are both primary and take writes; stop the one that clients do not use, "
-            "then database_rejoin",
+            f"{' and '.join(primaries)} are both primary and take writes: stop the one with the older "
+            "timeline, then database_rejoin",
         )
     elif primaries:
         view.primary = primaries[0]
@@ -91,7 +91,7 @@ def judge(
         view.find("no_primary", None, "no host is primary, nobody can write" + _why(seen))
     identifiers = {look["system_identifier"] for look in seen.values() if look["system_identifier"]}
     if len(identifiers) > 1:
-        owners = ", ".join(f"{host} {look['system_identifier']}" for host, look in sorted(seen.items()))
+        owners = ", ".join(f"{name} {seen[name]['system_identifier']}" for name in sorted(seen))
         view.find(
             "foreign_system", None, f"the hosts hold different databases (system identifiers: {owners})"
         )
@@ -99,9 +99,9 @@ def judge(
         _judge_host(view, host, look, limits, now or datetime.now(UTC))
     if view.primary:
         _judge_primary(view, seen, limits)
-        for host, look in seen.items():
+        for host in seen:
             if host != view.primary:
-                _judge_follower(view, host, look, seen[view.primary], addresses, limits)
+                _judge_follower(view, host, seen, addresses, limits)
     if synchronous and view.primary and len(looks) > 1:
         _judge_synchronous(view, seen[view.primary])
     return view
@@ -146,13 +146,13 @@ def _judge_primary(view: View, seen: Mapping[str, Mapping[str, Any]], limits: Li
 def _judge_follower(
     view: View,
     host: str,
-    look: Mapping[str, Any],
-    primary: Mapping[str, Any],
+    seen: Mapping[str, Mapping[str, Any]],
     addresses: Mapping[str, str],
     limits: Limits,
 ) -> None:
     """Why a host does not follow the primary, or that it does."""
     name = slot_name(host)
+    look, primary = seen[host], seen[str(view.primary)]
     sent = next((replica for replica in primary["replicas"] if replica["name"] == name), None)
     upstream = look["upstream"]
     if look["role"] == "stopped" and look["was"] == "primary":

@@ -1,0 +1,65 @@
+"""Jinja filters over the looks at the database hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+try:
+    from stationkeeper.database.cluster import plan, view
+except ImportError as error:
+    raise ImportError(
+        f"{error}: install the package on the control node with `make setup` (pip install -e .)"
+    ) from error
+
+
+def database_slot(host: str) -> str:
+    """Return the name of a host's replication slot and application_name."""
+    return view.slot_name(str(host))
+
+
+def database_looks(
+    hostvars: Mapping[str, Any], hosts: Iterable[str], variable: str = "database_look"
+) -> dict[str, dict[str, Any] | None]:
+    """Return what module database_node has registered as a variable of each host, None without an answer."""
+    looks: dict[str, dict[str, Any] | None] = {}
+    for host in hosts:
+        found = hostvars[host].get(variable) or {}
+        looks[str(host)] = None if found.get("unreachable") else found.get("node")
+    return looks
+
+
+def database_view(
+    looks: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    *,
+    synchronous: bool = False,
+    **limits: float,
+) -> dict[str, Any]:
+    """Return the judgement of all looks together: primary, standbys, problems."""
+    addresses = {host: str(hostvars[host]["ansible_host"]) for host in looks}
+    try:
+        chosen = view.Limits(**{name: float(value) for name, value in limits.items()})  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise AnsibleFilterError(f"database_view: {error}") from error
+    return view.judge(looks, addresses, limits=chosen, synchronous=bool(synchronous)).as_dict()
+
+
+def database_plan(looks: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return what site.yml may make of a host."""
+    return plan.plan(looks, str(host)).as_dict()
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "database_looks": database_looks,
+            "database_plan": database_plan,
+            "database_slot": database_slot,
+            "database_view": database_view,
+        }

@@ -1,0 +1,143 @@
+#!/usr/bin/python
+"""Ansible module: make this host's standby the primary, or stop and fence the old primary."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: database_cluster_promote
+short_description: Make the PostgreSQL cluster of a host the primary, or fence it
+description:
+  - V(primary) promotes the running standby, or starts the stopped primary, and makes a slot for each host
+    that follows.
+  - V(fenced) stops the server and writes C(disabled) into start.conf, so that nothing but a rejoin or a
+    failover starts it.
+  - V(released) takes that back and starts the server as what it was - the way back before a promotion.
+  - Decides nothing. That no other host is primary, the caller has to know.
+  - Runs as root.
+author: Stationkeeper maintainers
+options:
+  state:
+    description: What the host has to be.
+    type: str
+    choices: [primary, fenced, released]
+    required: true
+  cluster:
+    description: Name of the cluster.
+    type: str
+    default: main
+  slots:
+    description: Replication slots that the new primary has to have.
+    type: list
+    elements: str
+    default: []
+  alone:
+    description: In synchronous mode, let it commit without a standby until one follows again.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says what it would do.
+    support: full
+  diff_mode:
+    description: Shows the role before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Promote the standby
+  database_cluster_promote:
+    state: primary
+    slots: [fluxdb1]
+"""
+
+RETURN = r"""
+node:
+  description: What the host is afterwards, as M(database_node) has it.
+  type: dict
+  returned: always
+seconds:
+  description: How long PostgreSQL took for it.
+  type: float
+  returned: always
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.stationkeeper.database.cluster.control import (
+    ControlError,
+    declare_start,
+    promote,
+    start,
+    stop,
+    wait_for,
+)
+from ansible.module_utils.stationkeeper.database.cluster.node import look
+
+
+def _primary(module: AnsibleModule, node: dict[str, Any]) -> bool:
+    """Make it the primary and return whether that changed anything."""
+    slots = set(module.params["slots"])
+    done = node["role"] == "primary" and slots <= {slot["name"] for slot in node["slots"]}
+    if done or module.check_mode:
+        return not done
+    if not node["running"]:
+        declare_start(node, "manual")
+        start(node)
+        node = wait_for(node, ("primary", "standby"), timeout_s=60)
+    declare_start(node, "manual")
+    promote(node, slots, alone=module.params["alone"])
+    return True
+
+
+def _fenced(module: AnsibleModule, node: dict[str, Any]) -> bool:
+    done = not node["running"] and node["start"] == "disabled"
+    if done or module.check_mode:
+        return not done
+    # First: whatever starts it again from here on is refused.
+    declare_start(node, "disabled")
+    if node["running"]:
+        stop(node)
+    return True
+
+
+def _released(module: AnsibleModule, node: dict[str, Any]) -> bool:
+    done = node["running"] and node["start"] != "disabled"
+    if done or module.check_mode:
+        return not done
+    declare_start(node, "manual")
+    if not node["running"]:
+        start(node)
+    return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["primary", "fenced", "released"], "required": True},
+            "cluster": {"type": "str", "default": "main"},
+            "slots": {"type": "list", "elements": "str", "default": []},
+            "alone": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    node = look(module.params["cluster"])
+    if not node["exists"]:
+        module.fail_json(msg="there is no database on this host: run site.yml, or database_add_standby")
+    act = {"primary": _primary, "fenced": _fenced, "released": _released}[module.params["state"]]
+    began = time.monotonic()
+    try:
+        changed = act(module, node)
+    except (ControlError, OSError) as error:
+        module.fail_json(msg=str(error))
+    seconds = round(time.monotonic() - began, 3)
+    after = look(module.params["cluster"])
+    diff = {"before": f"{node['role']}, {node['start']}\n", "after": f"{after['role']}, {after['start']}\n"}
+    module.exit_json(changed=changed, node=after, seconds=seconds, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
