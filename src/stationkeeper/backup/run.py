@@ -1,0 +1,158 @@
+"""Make a backup, verify it, and only then call it a success; prune only after that."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import gauges, record
+from .content import ARCHIVE_REPOSITORY, Backup, parse
+from .files import figures
+from .look import Look, look, verify
+from .tool import LOCKED, BackupError, PgBackRest
+from .verification import Problem
+
+TYPES = ("full", "diff", "incr", "archive")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are on the repository host, and what is expected of the backups."""
+
+    stanza: str
+    repository_path: Path
+    metrics: Path
+    state: Path
+    #: Kind (``database_full``) and how old the newest good one may be, in seconds.
+    objectives: tuple[tuple[str, float], ...]
+    #: The account of the repository, and pgBackRest's configuration.
+    user: str
+    config: str
+
+    @property
+    def tool(self) -> PgBackRest:
+        """Return pgBackRest for these settings."""
+        return PgBackRest(self.stanza, self.user, self.config)
+
+    @property
+    def record(self) -> Path:
+        """Return where the record of runs and verifications is."""
+        return self.state / "database.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, in a sentence."""
+
+    succeeded: bool
+    message: str
+
+
+def back_up(settings: Settings, kind: str) -> Outcome:
+    """Make a backup of a type of `TYPES`, verify and prune. Waits for another run. Raises OSError."""
+    with _alone(settings):
+        began = time.time()
+        try:
+            outcome = _back_up(settings, kind)
+        except BackupError as error:
+            outcome = Outcome(succeeded=False, message=str(error))
+        ended = time.time()
+        known = record.load(settings.record)
+        known.add_run(f"database_{kind}", succeeded=outcome.succeeded, message=outcome.message, at=ended)
+        record.save(settings.record, known)
+        figures.write_run(
+            settings.metrics,
+            f"database_{kind}",
+            succeeded=outcome.succeeded,
+            ended=ended,
+            duration_s=ended - began,
+        )
+    return outcome
+
+
+def _back_up(settings: Settings, kind: str) -> Outcome:
+    tool = settings.tool
+    repository = ARCHIVE_REPOSITORY if kind == "archive" else 1
+    before = {backup.label for backup in parse(tool.info(), tool.stanza).of(repository)}
+    began = time.time()
+    done = tool.run("backup", f"--type={'full' if kind == 'archive' else kind}", f"--repo={repository}")
+    if done.code != 0:
+        busy = "another backup holds the lock; " if done.code == LOCKED else ""
+        raise BackupError(f"no backup was made: {busy}{done.problem}")
+    took = time.time() - began
+    made = [one for one in parse(tool.info(), tool.stanza).of(repository) if one.label not in before]
+    if not made:
+        raise BackupError("pgbackrest made no backup and calls that a success")
+    new = made[-1]
+    checked = tool.run("check")
+    if checked.code != 0:
+        raise BackupError(f"{new.label} is made, but WAL does not reach the repository: {checked.problem}")
+    problems = verify_repository(settings, repository)
+    wrong = [one.message for one in problems if one.subject in (*new.references, new.label)]
+    verified = record.load(settings.record).verified_at(new)
+    if wrong or verified is None:
+        raise BackupError(f"{new.label} is made, and is not good: {'; '.join(wrong) or 'not verified'}")
+    figures.write_success(settings.metrics, new.kind, began=new.began, verified=verified, size=new.stored)
+    said = f"{describe(new)}, made in {took:.1f} s and verified"
+    if problems:
+        rest = "; ".join(one.message for one in problems)
+        return Outcome(succeeded=True, message=f"{said}; nothing is pruned, since the repository has: {rest}")
+    expired = tool.run("expire", f"--repo={repository}", "--log-level-console=info")
+    if expired.code != 0:
+        raise BackupError(f"{said}, but pruning failed: {expired.problem}")
+    gone = removed(expired.output)
+    return Outcome(succeeded=True, message=f"{said}; pruned: {', '.join(gone) or 'nothing'}")
+
+
+def verify_repository(settings: Settings, repository: int) -> list[Problem]:
+    """Verify a whole repository; note and export what was found. Raises BackupError and OSError."""
+    report, found, looked = verify(settings.tool, repository, time.time())
+    at = time.time()
+    known = record.load(settings.record)
+    known.add_verification(repository, report, found, looked.content.of(repository), at)
+    record.save(settings.record, known)
+    gauges.write_verification(settings.metrics, repository, at=at, problems=len(found))
+    return found
+
+
+def watch(settings: Settings) -> Look:
+    """Look at the repositories and export what is seen. Raises BackupError and OSError."""
+    try:
+        looked = look(settings.tool, time.time())
+    except BackupError:
+        gauges.write_watch(settings.metrics, None, at=time.time())
+        raise
+    gauges.write_watch(settings.metrics, looked, at=time.time())
+    space = gauges.space(settings.repository_path)
+    figures.write_space(settings.metrics, "database", *space)
+    return looked
+
+
+def describe(backup: Backup) -> str:
+    """Return what a backup is, for people."""
+    mib = 1024 * 1024
+    sizes = f"{backup.size / mib:.1f} MiB, {backup.stored / mib:.1f} MiB in the repository"
+    return f"{backup.label} ({backup.kind.removeprefix('database_')}, {sizes})"
+
+
+def removed(output: str) -> list[str]:
+    """Return what an expire removed, or would remove, by what it printed."""
+    found = []
+    for line in output.splitlines():
+        for word in ("expire full backup", "expire diff backup", "expire incr backup", "remove archive"):
+            if word in line:
+                found.append(line[line.index(word) :].strip())
+    return found
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Wait until no other run of these settings is under way."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    with (settings.state / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
