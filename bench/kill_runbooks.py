@@ -3,9 +3,9 @@
     python bench/kill_runbooks.py --inventory inventories/flux-ha backup_run:target=fluxbackup,type=diff
     python bench/kill_runbooks.py --inventory inventories/flux-ha --kills 8 database_switchover
 
-Each runbook is run to its end once, which tells how many tasks it has. Then it is killed when one of them begins,
-evenly spread over all, and run again: that run has to take over the lock and reach the same good end, and the
-audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system is up
+Each runbook is run to its end once, which tells how many tasks it has. Then it is killed when one of them
+begins, evenly spread over all, and run again: that run has to take over the lock and reach the same good end,
+and the audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system is up
 already: `make drills` leaves one.
 """
 

@@ -23,7 +23,7 @@ class Killed:
 
 
 def run_and_kill(system: LabSystem, name: str, inputs: Mapping[str, Any], at: int) -> Killed | None:
-    """Run a playbook and kill it with all its processes when task number ``at`` begins; None if it ended before."""
+    """Run a playbook and kill it when task number ``at`` begins; None if it ended before."""
     command = ["ansible-playbook", "-i", str(system.inventory), f"playbooks/{name}.yml"]
     command += ["-e", json.dumps(dict(inputs))]
     told: list[str] = []
