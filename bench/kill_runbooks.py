@@ -5,8 +5,8 @@
 
 Each runbook is run to its end once, which tells how many tasks it has. Then it is killed when one of them
 begins, evenly spread over all, and run again: that run has to take over the lock and reach the same good end,
-and the audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system is up
-already: `make drills` leaves one.
+and the audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system
+is up already: `make drills` leaves one.
 """
 
 from __future__ import annotations
