@@ -40,6 +40,7 @@ class BackupWorld:
             stanza=stanza,
             backrest=(f"--config={configuration}",),
         )
+        self.installation.run(self.installation.program("pg_checksums", "--enable", "-D", self.cluster.data))
         # The options of the cluster's own start are on one line without quotes.
         archive = f"pgbackrest --config={configuration} --stanza={stanza} archive-push %p"
         with (self.cluster.data / "postgresql.auto.conf").open("a") as settings:

@@ -10,6 +10,7 @@ import pytest
 from backup_world import BackupWorld
 from free_port import free_port
 
+from stationkeeper.restore.proof import prove
 from stationkeeper.restore.request import RestoreError, parse_request
 from stationkeeper.restore.scratch import Scratch
 
@@ -97,3 +98,26 @@ def test_a_time_before_the_backup_is_refused_and_a_backup_is_brought_as_it_was(w
     scratch.remove()
     assert scratch.make(parse_request(None, full), timeout_s=300).reached
     assert rows(scratch) == []
+
+
+def test_the_data_are_proven_and_damage_is_found(world: World) -> None:
+    scratch = world.scratch("proof")
+    assert scratch.make(parse_request("end", None), timeout_s=300).reached
+    proof = prove(scratch.server)
+    assert proof.problems == []
+    (table,) = proof.evidence["databases"]["postgres"]["tables"]
+    assert table["name"] == "public.readings"
+    assert table["rows"] == 5
+    assert table["newest"].startswith(world.moments[4].strftime("%Y-%m-%d %H:%M:%S"))
+    # One byte of an index: no query needs it, so only amcheck and the page's checksum can tell.
+    with closing(scratch.server.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_relation_filepath('readings_pkey')")
+        path = scratch.server.data / cursor.fetchone()[0]  # type: ignore[index]
+    scratch.server.stop()
+    page = bytearray(path.read_bytes())
+    page[8192 + 100 + 4000] ^= 0xFF
+    path.write_bytes(page)
+    scratch.start()
+    damaged = prove(scratch.server)
+    assert any("pg_checksums failed" in problem for problem in damaged.problems)
+    assert scratch.server.running()

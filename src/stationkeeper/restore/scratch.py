@@ -64,7 +64,7 @@ class Scratch:
     @property
     def server(self) -> Server:
         """Its server."""
-        return Server(self.installation, self.directory, self.port)
+        return Server(self.installation, self.directory, self.port, self.directory / "data")
 
     def record(self) -> dict[str, Any] | None:
         """Return what is known of it, or nothing when there is none. Raises RestoreError."""

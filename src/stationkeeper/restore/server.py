@@ -32,16 +32,16 @@ _AT_LEAST = {
 
 @dataclass(frozen=True)
 class Server:
-    """A private server in ``directory``; its files are ``data``, ``server.log`` and the socket."""
+    """A private server on ``data``; its log and socket are in ``directory``.
+
+    ``lasting`` data are to become the live cluster's: they survive a power cut, and their WAL is archived.
+    """
 
     installation: Installation
     directory: Path
     port: int
-
-    @property
-    def data(self) -> Path:
-        """The data directory."""
-        return self.directory / "data"
+    data: Path
+    lasting: bool = False
 
     @property
     def log(self) -> Path:
@@ -63,7 +63,7 @@ class Server:
             "shared_preload_libraries": installation.setting("shared_preload_libraries"),
             **{name: control[label] for name, label in _AT_LEAST.items()},
             # What the live server owns: its archive, its subscriptions, its standbys, its scheduled jobs.
-            "archive_mode": "off",
+            **self._durability(),
             "max_logical_replication_workers": "0",
             "synchronous_standby_names": "",
             "primary_conninfo": "",
@@ -72,10 +72,6 @@ class Server:
             "timescaledb.telemetry_level": "off",
             "shared_buffers": "128MB",
             "autovacuum": "off",
-            # It can be made again; the live server has the disk first.
-            "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
             "ssl": "off",
             # The log is read: recovery.py.
             "logging_collector": "off",
@@ -87,6 +83,15 @@ class Server:
             "lc_messages": "C",
             "hot_standby": "on",
         }
+
+    def _durability(self) -> dict[str, str]:
+        if self.lasting:
+            # The begin of the new timeline, or nothing could be restored to after it.
+            command = self.installation.setting("archive_command")
+            return {"archive_mode": "on", "archive_command": command} if command else {"archive_mode": "off"}
+        # It can be made again; the live server has the disk first.
+        quick = ("archive_mode", "fsync", "full_page_writes", "synchronous_commit")
+        return dict.fromkeys(quick, "off")
 
     def start(self, *, timeout_s: float = 600) -> None:
         """Start it with a new log and wait until it takes connections. Raises RestoreError."""
