@@ -12,6 +12,10 @@ import pytest
 import yaml
 from debian_tools import tool
 
+from stationkeeper.backup import gauges
+from stationkeeper.backup.content import Content, Repository
+from stationkeeper.backup.files import figures
+from stationkeeper.backup.look import Look
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.modes import SAFE_MODE_REASONS
 from stationkeeper.drills import report
@@ -21,6 +25,8 @@ from stationkeeper.jobs.interface import JobResult
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
+#: What postgres_exporter is given besides its own figures.
+QUERIES = REPOSITORY / "roles/prometheus_exporter/files/postgres_queries.yml"
 RULE_FILES = sorted(RULES.glob("*.yml"))
 TEST_FILES = sorted((RULES / "tests").glob("*_test.yml"))
 SEVERITIES = {"critical", "warning", "info", "none"}
@@ -61,22 +67,34 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
 
 
 def exposed_metrics() -> set[str]:
-    """Return the names of all series of a controller, a job, a drill, and of what the inventory expects."""
+    """Return the series of a controller, a job, a drill, the database, and of what the inventory expects."""
     with TemporaryDirectory() as name:
         directory = Path(name)
         metrics.write_start(directory, "watch")
         metrics.write_run(directory, "watch", 1.0, completed=True)
         metrics.write_success(directory, "watch", JobResult(1))
+        figures.write_run(directory, "files", succeeded=True, ended=0, duration_s=0)
+        figures.write_space(directory, "files", 0, 0)
+        figures.write_success(directory, "files", began=0, verified=0, size=0)
+        gauges.write_verification(directory, 1, at=0, problems=0)
+        content = Content((Repository(1, 0, "ok"),), (), (), busy=False)
+        gauges.write_watch(directory, Look(content, {1: []}, {1: 0.0}, {}), at=0)
         jobs = "".join(path.read_text() for path in directory.iterdir())
     drill = Drill("drill", "", "", "", 0, "", "", 0, 0, 0, 0)
     drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
+    queries = yaml.safe_load(QUERIES.read_text())
+    tables = {f"{key}_{name}" for key, one in queries.items() for column in one["metrics"] for name in column}
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
-    return {
-        metric.name + ending
-        for metric in Metrics("WLCE").registry.collect()
-        for ending in endings.get(metric.type, ("",))
-    } | set(re.findall(r"^# TYPE (\w+)", jobs + drills, re.M) + re.findall(r"record: (\w+)", expected))
+    return (
+        {
+            metric.name + ending
+            for metric in Metrics("WLCE").registry.collect()
+            for ending in endings.get(metric.type, ("",))
+        }
+        | tables
+        | set(re.findall(r"^# TYPE (\w+)", jobs + drills, re.M) + re.findall(r"record: (\w+)", expected))
+    )
 
 
 def test_every_metric_is_one_that_somebody_exposes() -> None:
