@@ -8,7 +8,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
-    from stationkeeper.database.cluster import plan, view
+    from stationkeeper.database.cluster import change, node, plan, view
 except ImportError as error:
     raise ImportError(
         f"{error}: install the package on the control node with `make setup` (pip install -e .)"
@@ -52,14 +52,56 @@ def database_plan(looks: Mapping[str, Any], host: str) -> dict[str, Any]:
     return plan.plan(looks, str(host)).as_dict()
 
 
+def database_failover(
+    looks: Mapping[str, Any], confirmed: str, new_primary: str | None, insist: bool
+) -> dict[str, Any]:
+    """Return whom a failover makes primary; ``confirmed`` are host names with commas."""
+    names = [name.strip() for name in str(confirmed or "").split(",") if name.strip()]
+    return change.failover(
+        looks, confirmed=names, new_primary=new_primary or None, insist=bool(insist)
+    ).as_dict()
+
+
+def database_switchover(
+    looks: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    new_primary: str | None,
+    max_lag_mb: float,
+    max_transaction_s: float,
+) -> dict[str, Any]:
+    """Return the planned change of the primary; without a name to the only standby there is."""
+    limits = view.Limits(lag_bytes=int(max_lag_mb * view.MEGABYTE), transaction_s=max_transaction_s)
+    addresses = {host: str(hostvars[host]["ansible_host"]) for host in looks}
+    return change.switchover(looks, addresses, new_primary or None, limits=limits).as_dict()
+
+
+def database_not_fenced(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> list[str]:
+    """Return those of the hosts that no task has stopped (registered as database_fenced)."""
+    stopped = []
+    for host in hosts:
+        found = (hostvars[host].get("database_fenced") or {}).get("node") or {"running": True}
+        if not found["running"]:
+            stopped.append(host)
+    return [str(host) for host in hosts if host not in stopped]
+
+
+def database_lsn(position: str | None) -> int:
+    """Return a position in the write-ahead log as a number; nothing is 0."""
+    return node.lsn_bytes(str(position)) if position else 0
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
         return {
+            "database_failover": database_failover,
             "database_looks": database_looks,
+            "database_lsn": database_lsn,
+            "database_not_fenced": database_not_fenced,
             "database_plan": database_plan,
             "database_slot": database_slot,
+            "database_switchover": database_switchover,
             "database_view": database_view,
         }

@@ -38,21 +38,22 @@ def plan(looks: Mapping[str, Look], host: str) -> Plan:
         primary = _primary(looks, seen)
     except _NoPrimaryError as error:
         return Plan("refuse", None, str(error))
-    if own["role"] == "silent":
-        return Plan("refuse", primary, f"{host}: {own['message']}. Look with database_status.")
-    if own["start"] == "disabled" and own["role"] == "stopped":
-        return Plan(
-            "refuse", primary, f"{host} is fenced (start.conf says disabled): run database_rejoin on it."
-        )
     if own["role"] in ("primary", "standby"):
         return Plan("keep", primary)
     if own["role"] == "absent":
         return Plan("create" if host == primary else "join", primary)
-    if host == primary or own["was"] == "standby":
+    if (
+        own["role"] == "stopped"
+        and own["start"] != "disabled"
+        and (host == primary or own["was"] == "standby")
+    ):
         return Plan("start", primary)
-    text = (
-        f"{host} has the data of a former primary, and {primary} is primary now: run database_rejoin on it."
-    )
+    if own["role"] == "silent":
+        text = f"{host}: {own['message']}. Look with database_status."
+    elif own["start"] == "disabled":
+        text = f"{host} is fenced (start.conf says disabled): run database_rejoin on it."
+    else:
+        text = f"{host} has the data of a former primary, and {primary} is primary now: database_rejoin."
     return Plan("refuse", primary, text)
 
 
