@@ -151,6 +151,8 @@ class InPlace:
         content = json.dumps(record | {"request": request.as_dict()})
         write_atomically(self._beside / "restore.json", content, mode=0o644)
         if not kept.exists():
+            # A host that lost its disk may have none; then an empty one is kept.
+            self.installation.make_directory(self._data)
             self._data.rename(kept)
             sync_directory(self._data.parent)
         self.installation.make_directory(self._data)

@@ -86,6 +86,15 @@ def put_back(restored: Connection, live: Connection, span: Span, *, dry_run: boo
     return total
 
 
+def refresh(live: Connection, function: str, span: Span) -> None:
+    """Call a function (``schema.name``) with the span, as that of a rollup. Raises psycopg2's errors."""
+    from psycopg2 import sql
+
+    call = sql.SQL("SELECT {}(%s, %s)").format(sql.Identifier(*function.split(".")))
+    with live, live.cursor() as cursor:
+        cursor.execute(call, (span.start, span.end))
+
+
 def _shape(cursor: Cursor, other: Cursor, span: Span) -> _Shape:
     cursor.execute(_COLUMNS, (span.table,))
     here = cursor.fetchall()
