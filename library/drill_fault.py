@@ -27,13 +27,16 @@ options:
   kind:
     description: What breaks.
     type: str
-    choices: [service_crash, files_away, disk_full, network_split]
+    choices: [service_crash, database_crash, files_away, disk_full, network_split]
   heal_after_s:
     description: Seconds after which the host heals itself.
     type: int
     default: 600
   unit:
     description: Service whose main process is killed, for O(kind=service_crash).
+    type: str
+  cluster:
+    description: Version and name of the PostgreSQL cluster that is stopped, for O(kind=database_crash).
     type: str
   path:
     description: >-
@@ -104,6 +107,7 @@ def main() -> None:
             "kind": {"type": "str", "choices": list(fault.KINDS)},
             "heal_after_s": {"type": "int", "default": 600},
             "unit": {"type": "str"},
+            "cluster": {"type": "str"},
             "path": {"type": "path"},
             "leave_mb": {"type": "int", "default": 0},
             "largest_gb": {"type": "int", "default": 20},
@@ -113,6 +117,7 @@ def main() -> None:
             ("state", "injected", ("kind",)),
             ("state", "restored", ("path",)),
             ("kind", "service_crash", ("unit",)),
+            ("kind", "database_crash", ("cluster",)),
             ("kind", "files_away", ("path",)),
             ("kind", "disk_full", ("path",)),
         ],

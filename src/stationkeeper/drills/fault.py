@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+GUARD = "postgresql-guard.service"
 UNITS = Path("/etc/systemd/system")
 RECORDS = Path("/var/lib/stationkeeper/drills")
-KINDS = ("service_crash", "files_away", "disk_full", "network_split")
+KINDS = ("service_crash", "database_crash", "files_away", "disk_full", "network_split")
 
 
 class FaultError(Exception):
@@ -42,6 +43,7 @@ def plan(name: str, kind: str, options: Mapping[str, Any]) -> Fault:
     """Return what would be done. Looks at the host, changes nothing. Raises FaultError."""
     makers = {
         "service_crash": _service_crash,
+        "database_crash": _database_crash,
         "files_away": _files_away,
         "disk_full": _disk_full,
         "network_split": _network_split,
@@ -59,6 +61,20 @@ def _service_crash(name: str, options: Mapping[str, Any]) -> Fault:
         (("systemctl", "kill", "--kill-whom=main", "--signal=KILL", unit),),
         (f"systemctl is-active --quiet {unit} || systemctl restart {unit}",),
         f"the main process of {unit} is killed",
+    )
+
+
+def _database_crash(name: str, options: Mapping[str, Any]) -> Fault:
+    version, _, cluster = str(options["cluster"]).partition("/")
+    if not version.isdigit() or not cluster.isalnum():
+        raise FaultError(f"{options['cluster']!r} names no cluster; use 17/main")
+    # The guard starts it only where no second primary can come of it.
+    return Fault(
+        name,
+        "database_crash",
+        (("pg_ctlcluster", version, cluster, "stop", "--mode", "immediate"),),
+        (f"systemctl start {GUARD}",),
+        f"PostgreSQL {version}/{cluster} is stopped as by a crash",
     )
 
 
