@@ -67,7 +67,7 @@ paths:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.stationkeeper.backup.files import command  # noqa: F401  (so that Ansible ships all of it)
+from ansible.module_utils.stationkeeper.backup.files import command  # noqa: F401  (so that all of it comes along)
 from ansible.module_utils.stationkeeper.backup.files.client import Layout, converge, public_key
 from ansible.module_utils.stationkeeper.backup.files.settings import BackupError
 

@@ -83,6 +83,7 @@ def exposed_metrics() -> set[str]:
     drill = Drill("drill", "", "", "", 0, "", "", 0, 0, 0, 0)
     drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
+    expected += (REPOSITORY / "roles/file_backup/tasks/started.yml").read_text()
     queries = yaml.safe_load(QUERIES.read_text())
     tables = {f"{key}_{name}" for key, one in queries.items() for column in one["metrics"] for name in column}
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
@@ -93,7 +94,10 @@ def exposed_metrics() -> set[str]:
             for ending in endings.get(metric.type, ("",))
         }
         | tables
-        | set(re.findall(r"^# TYPE (\w+)", jobs + drills, re.M) + re.findall(r"record: (\w+)", expected))
+        | set(
+            re.findall(r"^# TYPE (\w+)", jobs + drills, re.M)
+            + re.findall(r"(?:record|_expected): (\w+)", expected)
+        )
     )
 
 

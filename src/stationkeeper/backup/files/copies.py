@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
+import pwd
 import shutil
 import sqlite3
 import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from .redis_copy import copy_redis
 from .settings import BackupError, BackupSet, RedisAddress, Settings, Step
 
+#: Name of the file in each set's copies that tells about them.
+ABOUT = ".stationkeeper.json"
 _WAIT_S = 60
 # What stands beside an SQLite database and belongs to it.
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -43,21 +49,34 @@ def superseded(one: BackupSet) -> list[str]:
     return found
 
 
-def make(settings: Settings, one: BackupSet) -> bool:
-    """Make the copies of a set; return whether there are any. Raises BackupError, OSError."""
+def make(settings: Settings, one: BackupSet) -> dict[str, Any]:
+    """Make the copies of a set, and say whose files are whose; return what the copies tell of themselves.
+
+    Raises BackupError, OSError.
+    """
     base = settings.staging / one.name
     shutil.rmtree(base, ignore_errors=True)
-    made = False
+    # Only root looks into it: the copies leave the protection of their own directories.
+    settings.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+    base.mkdir()
+    about: dict[str, Any] = {}
     for step in one.before:
         if step.type == "redis":
-            copy_redis(_redis(settings), _place(settings, one, step))
-            made = True
+            about |= copy_redis(_redis(settings), _place(settings, one, step))
         elif step.type == "signal":
             _ask(step)
         elif step.path.exists():
             copy_sqlite(step.path, _place(settings, one, step))
-            made = True
-    return made
+    (base / ABOUT).write_text(json.dumps({"owners": owners(), **about}, sort_keys=True) + "\n")
+    return about
+
+
+def owners() -> dict[str, dict[str, int]]:
+    """Return the numbers of this host's users and groups by name: on a host made anew they are others."""
+    return {
+        "users": {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()},
+        "groups": {entry.gr_name: entry.gr_gid for entry in grp.getgrall()},
+    }
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
@@ -88,8 +107,6 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
 def _place(settings: Settings, one: BackupSet, step: Step) -> Path:
     place = staged(settings, one, step.path)
-    # Only root looks into it: the copies leave the protection of their own directories.
-    settings.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     return place
 

@@ -147,6 +147,7 @@ def private(command: list[str], place: Path, account: tuple[int, int] | None = N
             user=account[0] if account else None,
             group=account[1] if account else None,
             extra_groups=[] if account else None,
+            umask=0o077,
         )
         try:
             address = RedisAddress("", 0, _USER, password)

@@ -28,9 +28,11 @@ class Saved:
     snapshot: str
     files: int
     bytes: int
+    #: What its copies tell: of the cache the keys, and how many were compared.
+    about: dict[str, Any]
+    began: float
     compared: int = 0
     changed_since: int = 0
-    began: float = 0
 
 
 @dataclass
@@ -108,24 +110,25 @@ def _save(settings: Settings, restic: Restic, one: BackupSet) -> Saved:
         message = f"set {one.name}: {gone[0]} is gone. Restore it with files_restore, or change the sets"
         raise BackupError(message)
     paths = [*one.paths, *(path for path in one.paths_if_present if os.path.lexists(path))]
-    if copies.make(settings, one):
-        paths.append(settings.staging / one.name)
-    if not paths:
+    if not paths and not one.before:
         message = f"set {one.name} has nothing to save on this host: none of its paths is there"
         raise BackupError(message)
+    about = copies.make(settings, one)
+    paths.append(settings.staging / one.name)
     began = time.time()
     exclude = [*one.exclude, *copies.superseded(one)]
     summary = restic.save(paths, exclude, [f"set={one.name}", f"kind={one.kind}"])
-    files = int(summary["total_files_processed"])
+    # Without the one that tells about the copies.
+    files = int(summary["total_files_processed"]) - 1
     if not files:
         message = f"set {one.name}: its paths have no file at all"
         raise BackupError(message)
-    return Saved(one.name, summary["snapshot_id"], files, int(summary["total_bytes_processed"]), began=began)
+    return Saved(one.name, summary["snapshot_id"], files, int(summary["total_bytes_processed"]), about, began)
 
 
 def _verify(settings: Settings, restic: Restic, one: BackupSet, item: Saved) -> None:
     staged = settings.staging / one.name
-    copied = [path for path in staged.rglob("*") if path.is_file()]
+    copied = [path for path in staged.rglob("*") if path.is_file() and path.name != copies.ABOUT]
     proof = prove(settings, restic, item.snapshot, item.began, copied)
     item.compared, item.changed_since = proof.compared, proof.changed_since
     # Gives it another id.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .copies import ABOUT
 from .restic import Restic
 from .settings import BackupError, Settings
 
@@ -37,7 +38,7 @@ def prove(settings: Settings, restic: Restic, snapshot: str, began: float, alway
     nodes = {
         node["path"]: node
         for node in restic.files(snapshot)
-        if node["type"] == "file" and not _PATTERN & set(node["path"])
+        if node["type"] == "file" and not _PATTERN & set(node["path"]) and not node["path"].endswith(ABOUT)
     }
     missing = [path for path in always if str(path) not in nodes]
     if missing:
