@@ -75,7 +75,7 @@ def _verifications(looked: Look, known: Record, now: float) -> list[str]:
         if last is None:
             found.append(f"repository {repository.key} was never verified")
             continue
-        found += last["problems"]
+        found += [problem["message"] for problem in last["problems"]]
         if now - last["at"] > VERIFICATION_MAX_AGE_S:
             found.append(f"repository {repository.key} was last verified {age(now - last['at'])} ago")
     return found

@@ -19,7 +19,7 @@ class Record:
 
     #: ``repository/label`` to when it was last found valid, with all that it is based on.
     verified: dict[str, float] = field(default_factory=dict)
-    #: Repository to when it was last verified as a whole, and what was wrong.
+    #: Repository to when it was last verified as a whole, and what was wrong (subject and message).
     verifications: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: Kind to how its last run ended: at, succeeded, message.
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -40,8 +40,8 @@ class Record:
             if report.proves(chain) and not bad & set(chain):
                 kept[prefix + backup.label] = at
         self.verified = kept
-        messages = [problem.message for problem in found]
-        self.verifications[str(repository)] = {"at": at, "problems": messages}
+        problems = [asdict(problem) for problem in found]
+        self.verifications[str(repository)] = {"at": at, "problems": problems}
 
     def add_run(self, kind: str, *, succeeded: bool, message: str, at: float) -> None:
         """Note how a run ended."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import gauges, record
+from . import expiry, gauges, record
 from .content import ARCHIVE_REPOSITORY, Backup, parse
 from .files import figures
 from .look import Look, look, verify
 from .tool import LOCKED, BackupError, PgBackRest
-from .verification import Problem
+from .verification import Problem, Report
 
 TYPES = ("full", "diff", "incr", "archive")
 
@@ -99,24 +99,44 @@ def _back_up(settings: Settings, kind: str) -> Outcome:
     figures.write_success(settings.metrics, new.kind, began=new.began, verified=verified, size=new.stored)
     said = f"{describe(new)}, made in {took:.1f} s and verified"
     if problems:
-        rest = "; ".join(one.message for one in problems)
-        return Outcome(succeeded=True, message=f"{said}; nothing is pruned, since the repository has: {rest}")
-    expired = tool.run("expire", f"--repo={repository}", "--log-level-console=info")
-    if expired.code != 0:
-        raise BackupError(f"{said}, but pruning failed: {expired.problem}")
-    gone = removed(expired.output)
-    return Outcome(succeeded=True, message=f"{said}; pruned: {', '.join(gone) or 'nothing'}")
+        said += f"; the repository has {len(problems)} faults, see playbooks/backup_verify.yml"
+    try:
+        return Outcome(succeeded=True, message=f"{said}; {_prune(settings, repository)}")
+    except BackupError as error:
+        raise BackupError(f"{said}, but pruning failed: {error}") from error
+
+
+def _prune(settings: Settings, repository: int) -> str:
+    """Take away what the retention does not keep, where that is safe, and say what went."""
+    tool = settings.tool
+    planned = expiry.plan(tool, repository, "")
+    if not planned.said:
+        return "nothing to prune"
+    reason = expiry.refusal(
+        planned, parse(tool.info(), tool.stanza).of(repository), record.load(settings.record)
+    )
+    if reason:
+        return f"nothing was pruned: {reason}"
+    expiry.expire(tool, repository, "")
+    return f"pruned {', '.join(planned.going) or 'WAL'}"
 
 
 def verify_repository(settings: Settings, repository: int) -> list[Problem]:
     """Verify a whole repository; note and export what was found. Raises BackupError and OSError."""
     report, found, looked = verify(settings.tool, repository, time.time())
+    note_verification(settings, repository, report, found, looked.content.of(repository))
+    return found
+
+
+def note_verification(
+    settings: Settings, repository: int, report: Report, found: Sequence[Problem], backups: Sequence[Backup]
+) -> None:
+    """Note and export what a verification found. Raises OSError."""
     at = time.time()
     known = record.load(settings.record)
-    known.add_verification(repository, report, found, looked.content.of(repository), at)
+    known.add_verification(repository, report, found, backups, at)
     record.save(settings.record, known)
     gauges.write_verification(settings.metrics, repository, at=at, problems=len(found))
-    return found
 
 
 def watch(settings: Settings) -> Look:
@@ -137,16 +157,6 @@ def describe(backup: Backup) -> str:
     mib = 1024 * 1024
     sizes = f"{backup.size / mib:.1f} MiB, {backup.stored / mib:.1f} MiB in the repository"
     return f"{backup.label} ({backup.kind.removeprefix('database_')}, {sizes})"
-
-
-def removed(output: str) -> list[str]:
-    """Return what an expire removed, or would remove, by what it printed."""
-    found = []
-    for line in output.splitlines():
-        for word in ("expire full backup", "expire diff backup", "expire incr backup", "remove archive"):
-            if word in line:
-                found.append(line[line.index(word) :].strip())
-    return found
 
 
 @contextmanager

@@ -83,10 +83,11 @@ def _owned(problem: Problem, backups: Sequence[Backup]) -> Problem:
     segment = re.search(r"/([0-9A-F]{24})-", problem.message)
     if problem.subject != WAL or segment is None:
         return problem
+    said = f"WAL {segment[1]} is damaged"
     for backup in backups:
         if backup.wal_first <= segment[1] <= backup.wal_last:
-            return Problem(backup.label, f"{problem.message}; backup {backup.label} needs it")
-    return problem
+            return Problem(backup.label, f"{said}, and backup {backup.label} needs it: {problem.message}")
+    return Problem(WAL, f"{said}: {problem.message}")
 
 
 def problems(report: Report, backups: Sequence[Backup], gaps: Iterable[Gap], code: int) -> list[Problem]:

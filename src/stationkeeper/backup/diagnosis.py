@@ -1,0 +1,151 @@
+"""Why backups fail: settings, disk, stop files, connections, repositories, archiving."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import record
+from .content import parse
+from .gauges import space
+from .run import Settings
+from .tool import BackupError
+
+#: Below this share of the repository's file system a backup may find no room.
+FREE_PERCENT = 10.0
+# pgBackRest's own default, which it makes with mode 0770.
+_LOCKS = Path("/tmp/pgbackrest")  # noqa: S108
+_LOGS = Path("/var/log/pgbackrest")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question: whether all is well, what was seen, and what mends it (empty: nothing here)."""
+
+    name: str
+    good: bool
+    message: str
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain data for Ansible."""
+        return asdict(self)
+
+
+def diagnose(settings: Settings) -> list[Answer]:
+    """Ask everything that can be asked on the repository host. Changes nothing."""
+    return list(_questions(settings))
+
+
+def _questions(settings: Settings) -> Iterator[Answer]:
+    yield _configuration(settings)
+    yield _disk(settings.repository_path)
+    yield _stopped(settings.stanza)
+    yield _log(settings.stanza)
+    yield from _connections(settings)
+    yield from _repositories(settings)
+    yield _archiving(settings)
+    for kind, run in sorted(record.load(settings.record).runs.items()):
+        yield Answer(f"last run of {kind}", run["succeeded"], run["message"], "retry")
+
+
+def _configuration(settings: Settings) -> Answer:
+    path = Path(settings.config)
+    try:
+        seen = path.stat()
+        owner = pwd.getpwuid(seen.st_uid).pw_name
+    except (OSError, KeyError) as error:
+        return Answer("configuration", good=False, message=f"{path}: {error}", mend="converge")
+    good = owner == settings.user and seen.st_mode & 0o077 == 0
+    message = f"{path} belongs to {owner}, mode {seen.st_mode & 0o777:04o}"
+    return Answer("configuration", good, message, "converge")
+
+
+def _disk(path: Path) -> Answer:
+    try:
+        size, free = space(path)
+    except OSError as error:
+        return Answer("disk", good=False, message=f"{path}: {error}", mend="converge")
+    percent = 100 * free / size
+    message = f"{path} has {percent:.1f} % free ({free / 1024**3:.1f} GiB)"
+    mend = "remove what else fills it, or see playbooks/backup_expire.yml; backups go on by themselves then"
+    return Answer("disk", percent >= FREE_PERCENT, message, mend)
+
+
+def _stopped(stanza: str) -> Answer:
+    found = [str(path) for name in (stanza, "all") if (path := _LOCKS / f"{name}.stop").exists()]
+    if not found:
+        return Answer("stop file", good=True, message="nobody stopped pgBackRest here")
+    return Answer("stop file", good=False, message=f"somebody stopped pgBackRest: {found[0]}", mend="start")
+
+
+def _log(stanza: str) -> Answer:
+    """Show the last error of the last backup, as the log of pgBackRest has it."""
+    path = _LOGS / f"{stanza}-backup.log"
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return Answer("log", good=True, message="no backup was ever tried")
+    last = text.rsplit("-------------------PROCESS START-------------------", 1)[-1]
+    errors = re.findall(r"ERROR: (.*)", last)
+    if errors:
+        return Answer("log", good=False, message=errors[-1].strip(), mend="retry")
+    return Answer("log", good=True, message="the last backup logged no error")
+
+
+def _connections(settings: Settings) -> Iterator[Answer]:
+    """Log in to every database host the way pgBackRest does."""
+    try:
+        text = Path(settings.config).read_text()
+        account = pwd.getpwnam(settings.user)
+    except (OSError, KeyError):
+        return
+    privileges = (
+        {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    )
+    for host in re.findall(r"^pg\d+-host=(\S+)$", text, re.MULTILINE):
+        command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"postgres@{host}"]
+        try:
+            done = subprocess.run(
+                [*command, "pgbackrest version"],
+                env={"PATH": "/usr/bin:/bin", "HOME": account.pw_dir, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=30,
+                check=False,
+                **privileges,  # type: ignore[call-overload]
+            )
+            good = done.returncode == 0 and done.stdout.startswith("pgBackRest")
+            said = " ".join((done.stdout if good else done.stderr or done.stdout).split())
+        except (OSError, subprocess.TimeoutExpired) as error:
+            good, said = False, str(error)
+        yield Answer(f"connection to {host}", good, said[-200:] or "no answer", "converge")
+
+
+def _repositories(settings: Settings) -> Iterator[Answer]:
+    try:
+        content = parse(settings.tool.info(), settings.stanza)
+    except BackupError as error:
+        yield Answer("repository", good=False, message=str(error), mend="converge")
+        return
+    for one in content.repositories:
+        mend = "converge (a stanza that is missing, a wrong passphrase, a certificate that has expired)"
+        yield Answer(f"repository {one.key}", one.answers, one.message, mend)
+    if content.busy:
+        yield Answer("lock", good=False, message="a backup runs now", mend="wait for it")
+
+
+def _archiving(settings: Settings) -> Answer:
+    try:
+        done = settings.tool.run("check", "--archive-timeout=30", timeout_s=300)
+    except BackupError as error:
+        return Answer("archiving", good=False, message=str(error), mend="converge")
+    said = "WAL reaches the repository" if done.code == 0 else done.problem
+    return Answer("archiving", done.code == 0, said, "converge")
