@@ -17,7 +17,7 @@ except ImportError as error:
 
 def database_slot(host: str) -> str:
     """Return the name of a host's replication slot and application_name."""
-    return view.slot_name(str(host))
+    return node.slot_name(str(host))
 
 
 def database_looks(

@@ -185,6 +185,11 @@ def parse_control(text: str) -> dict[str, Any]:
     }
 
 
+def slot_name(host: str) -> str:
+    """Return the name of a host's replication slot, which is its application_name as well."""
+    return re.sub(r"[^a-z0-9_]", "_", host.lower())
+
+
 def lsn_bytes(lsn: str) -> int:
     """Return a position in the write-ahead log (``1A/2B3C``) as a number of bytes."""
     high, low = lsn.split("/")

@@ -6,11 +6,12 @@ list of those that it sends to, and the standby's own receiver.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from .node import slot_name
 
 #: A look as ``node.look`` returns it, or None where the host could not be asked.
 Look = Mapping[str, Any] | None
@@ -52,11 +53,6 @@ class View:
     def find(self, kind: str, host: str | None, message: str, severity: str = "critical") -> None:
         """Note a problem."""
         self.problems.append(Problem(kind, host, message, severity))
-
-
-def slot_name(host: str) -> str:
-    """Return the name of a host's replication slot, which is its application_name as well."""
-    return re.sub(r"[^a-z0-9_]", "_", host.lower())
 
 
 def judge(
