@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from postgres_cluster import PostgresCluster
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
@@ -76,3 +79,17 @@ class BackupWorld:
             if (data / "postmaster.pid").exists():
                 self.installation.run(self.installation.program(*stop))
         self.cluster.remove()
+
+
+def stand_in(installation: Installation, name: str, command: str) -> Installation:
+    """Return the installation with a program replaced; in ``command`` "$@" is the real call."""
+    programs = Path(tempfile.mkdtemp(dir=installation.data.parent))
+    for program in installation.programs.iterdir():
+        (programs / program.name).symlink_to(program)
+    (programs / name).unlink()
+    real = installation.programs / name
+    text = command.replace('"$@"', f'{real} "$@"')
+    (programs / name).write_text(f"#!/bin/sh\nexec {text}\n")
+    (programs / name).chmod(0o755)
+    programs.chmod(0o755)
+    return replace(installation, programs=programs)

@@ -26,7 +26,6 @@ _AT_LEAST = {
     "max_worker_processes": "max_worker_processes setting",
     "max_wal_senders": "max_wal_senders setting",
     "max_prepared_transactions": "max_prepared_xacts setting",
-    "max_locks_per_transaction": "max_locks_per_xact setting",
 }
 
 
@@ -62,6 +61,8 @@ class Server:
             "unix_socket_permissions": "0700",
             "shared_preload_libraries": installation.setting("shared_preload_libraries"),
             **{name: control[label] for name, label in _AT_LEAST.items()},
+            # A query over a hypertable locks each of its chunks.
+            "max_locks_per_transaction": str(max(512, int(control["max_locks_per_xact setting"]))),
             # What the live server owns: its archive, its subscriptions, its standbys, its scheduled jobs.
             **self._durability(),
             "max_logical_replication_workers": "0",
