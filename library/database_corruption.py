@@ -82,7 +82,9 @@ to_mend:
   type: list
   elements: str
 checksums:
-  description: Whether they are on (enabled), how many pages were wrong so far (failures), and the last time.
+  description: >-
+    Whether they are on (enabled), how many pages were wrong so far (failures), the last time, and whether one
+    was during this look (now).
   returned: always
   type: dict
 relations:

@@ -44,7 +44,8 @@ LIMIT 200
 
 _CHECKSUMS = """
 SELECT json_build_object('enabled', current_setting('data_checksums')::bool, 'failures',
-    coalesce(sum(checksum_failures), 0), 'last', max(checksum_last_failure))
+    coalesce(sum(checksum_failures), 0), 'last', max(checksum_last_failure),
+    'now', coalesce(max(checksum_last_failure) >= %s, false))
 FROM pg_stat_database WHERE datname = current_database() OR datid = 0
 """
 
@@ -89,12 +90,14 @@ def look(
             raise CorruptionError(
                 "this is a standby, on which nothing can be mended: make it anew, database_rejoin"
             )
+        began = _one(connection, "SELECT clock_timestamp()")
         finder = _Finder(connection, report, time.monotonic() + time_limit_s)
         finder.run(tables)
         report.to_mend = [one.relation for one in mendable(report.damage)]
         if mend and not check:
             report.damage = mended(report.damage, finder.rebuild(report.to_mend))
-        report.checksums = _one(connection, _CHECKSUMS)
+        # The count stays for ever; what was wrong before this look may be mended since.
+        report.checksums = _one(connection, _CHECKSUMS, (began,))
     return report
 
 
