@@ -1,4 +1,4 @@
-"""promtool and amtool for the tests, without a daemon on the control node.
+"""promtool, amtool and restic for the tests, without a daemon on the control node.
 
 Debian ships them inside packages that start Prometheus and Alertmanager when they are installed, so the
 packages are only downloaded and unpacked into ``.cache/tools``.
@@ -13,11 +13,15 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 
 # Debian 13 has promtool in a package of its own; Debian 12 has it inside prometheus.
-_PACKAGES = {"promtool": ("promtool", "prometheus"), "amtool": ("prometheus-alertmanager",)}
+_PACKAGES = {
+    "promtool": ("promtool", "prometheus"),
+    "amtool": ("prometheus-alertmanager",),
+    "restic": ("restic",),
+}
 
 
 def tool(name: str) -> Path:
-    """Return the path of ``promtool`` or ``amtool``: the installed one, or one unpacked from a package.
+    """Return the path of a tool: the installed one, or one unpacked from a package.
 
     Raises:
         RuntimeError: no package could be downloaded; the message has apt's own words.

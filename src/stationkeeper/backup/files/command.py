@@ -35,11 +35,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(settings: Settings) -> None:
-    restic = Restic(settings)
-    for one in settings.sets:
-        for snapshot in restic.snapshots(f"set={one.name}"):
-            state = "verified" if snapshot.verified else "not verified"
-            print(f"{one.name}\t{snapshot.id[:12]}\t{snapshot.time}\t{state}")
+    for one in Restic(settings).snapshots():
+        state = "verified" if one.verified else "not verified"
+        print(f"{one.set}\t{one.id[:12]}\t{one.time}\t{state}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,16 @@ class Snapshot:
     id: str
     time: str
     tags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Snapshot:
+        """Return a snapshot from restic's JSON."""
+        return cls(value["id"], value["time"], tuple(value.get("tags") or ()))
+
+    @property
+    def set(self) -> str:
+        """The name of the set that was saved."""
+        return next((tag.removeprefix("set=") for tag in self.tags if tag.startswith("set=")), "")
 
     @property
     def verified(self) -> bool:
@@ -98,18 +108,29 @@ class Restic:
         message = f"restic backup made no snapshot: {told[-300:]}"
         raise BackupError(message)
 
-    def snapshots(self, tag: str) -> list[Snapshot]:
-        """Return this host's snapshots with a tag, the newest last. Raises BackupError."""
-        told = json.loads(self("snapshots", "--json", "--host", self._settings.host, "--tag", tag)) or []
-        found = [Snapshot(one["id"], one["time"], tuple(one.get("tags") or ())) for one in told]
-        return sorted(found, key=lambda one: one.time)
+    def snapshots(self) -> list[Snapshot]:
+        """Return all snapshots of this host, the newest last. Raises BackupError."""
+        told = json.loads(self("snapshots", "--json", "--host", self._settings.host)) or []
+        return sorted((Snapshot.of(one) for one in told), key=lambda one: one.time)
 
-    def files(self, snapshot: str) -> Iterator[dict[str, Any]]:
-        """Yield the nodes of a snapshot: path, type, size, mode, uid, gid. Raises BackupError."""
-        for line in self("ls", "--json", snapshot).splitlines():
-            node = json.loads(line)
-            if node.get("struct_type") == "node":
-                yield node
+    def files(self, snapshot: str, *choice: str) -> tuple[Snapshot, list[dict[str, Any]]]:
+        """Return a snapshot with what is in it: path, type, size, mode, uid, gid.
+
+        ``snapshot`` is an id, or latest of those that the options in ``choice`` name. Raises BackupError.
+        """
+        found: Snapshot | None = None
+        nodes = []
+        for line in self("ls", "--json", "--no-lock", *choice, snapshot).splitlines():
+            record = json.loads(line)
+            if record.get("struct_type") == "snapshot":
+                found = Snapshot.of(record)
+            elif record.get("struct_type") == "node":
+                nodes.append(record)
+        if found is None:
+            # restic 0.14 ends well when no id begins so.
+            message = "no matching ID was found"
+            raise BackupError(message)
+        return found, nodes
 
 
 @contextlib.contextmanager

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import copies
-from .restic import Restic, Snapshot, locked
-from .run import newest
+from .restic import VERIFIED, Restic, Snapshot, locked
 from .settings import BackupError, BackupSet, Settings
 from .verification import attributes, differing_attributes
 
@@ -57,16 +56,16 @@ def to_scratch(
     one = settings.named(name)
     restic = Restic(settings)
     with locked(settings, wait=True):
-        restic("unlock")
-        found = newest(restic, name, snapshot)
-        nodes = _wanted(settings, one, list(restic.files(found.id)), only)
+        found, nodes = _choose(settings, restic, name, snapshot)
+        nodes = _wanted(settings, one, nodes, only)
         scratch = (
             settings.state / "restored" / (stamp or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())) / name
         )
         _room(settings, nodes)
         scratch.mkdir(mode=0o700, parents=True)
         include = [f"--include={_literal(path)}" for path in _roots(settings, one, only)] if only else []
-        restic("restore", found.id, "--target", str(scratch), "--verify", *include)
+        # Without a lock of restic: this host's own keeps others away, and a killed run may have left one.
+        restic("restore", "--no-lock", found.id, "--target", str(scratch), "--verify", *include)
     _compare(scratch, nodes)
     return _settle(settings, one, scratch, nodes, found)
 
@@ -106,6 +105,26 @@ def in_place(settings: Settings, restored: Restored, *, dry_run: bool) -> None:
     restored.kept = str(kept) if kept.exists() else ""
     shutil.rmtree(scratch)
     restored.scratch = ""
+
+
+def _choose(
+    settings: Settings, restic: Restic, name: str, snapshot: str
+) -> tuple[Snapshot, list[dict[str, Any]]]:
+    """Return a set's newest proven snapshot, or the one whose id begins so, with what is in it."""
+    try:
+        if snapshot == "latest":
+            return restic.files("latest", "--host", settings.host, f"--tag=set={name},{VERIFIED}")
+        found, nodes = restic.files(snapshot)
+    except BackupError as error:
+        if "no snapshot found" not in str(error) and "no matching ID" not in str(error):
+            raise
+        wanted = "proven snapshot" if snapshot == "latest" else f"snapshot {snapshot}"
+        message = f"the repository of {settings.host} has no {wanted} of set {name}: {error}"
+        raise BackupError(message) from error
+    if found.set != name:
+        message = f"snapshot {snapshot} is of set {found.set or 'unknown'}, not of {name}"
+        raise BackupError(message)
+    return found, nodes
 
 
 def _roots(settings: Settings, one: BackupSet, only: Sequence[Path]) -> list[Path]:

@@ -91,14 +91,17 @@ def _run(settings: Settings, restic: Restic, result: Result) -> None:
     restic("check", f"--read-data-subset={settings.verify_percent}%")
     for one, item in saved:
         _verify(settings, restic, one, item)
+    # Gives them other ids.
+    restic("tag", "--quiet", "--add", VERIFIED, *(item.snapshot for item in result.sets))
+    known = restic.snapshots()
+    for item in result.sets:
+        item.snapshot = [one.id for one in known if one.set == item.name and one.verified][-1]
     result.size_bytes = int(json.loads(restic("stats", "--json", "--mode=raw-data"))["total_size"])
     figures.write_success(
         settings.metrics, kind, began=result.began, verified=time.time(), size=result.size_bytes
     )
     # Only now: a run that failed leaves every older backup as it is.
-    for one, _ in saved:
-        _forget(settings, restic, one)
-    restic("prune", "--quiet")
+    _forget(settings, restic, result, known)
     names = ", ".join(f"{item.name} ({item.files} files, {item.compared} compared)" for item in result.sets)
     result.message = f"saved and verified: {names}"
 
@@ -131,33 +134,17 @@ def _verify(settings: Settings, restic: Restic, one: BackupSet, item: Saved) -> 
     copied = [path for path in staged.rglob("*") if path.is_file() and path.name != copies.ABOUT]
     proof = prove(settings, restic, item.snapshot, item.began, copied)
     item.compared, item.changed_since = proof.compared, proof.changed_since
-    # Gives it another id.
-    restic("tag", "--add", VERIFIED, item.snapshot)
-    item.snapshot = newest(restic, one.name).id
 
 
-def newest(restic: Restic, name: str, snapshot: str = "latest") -> Snapshot:
-    """Return a set's newest verified snapshot, or the one whose id begins so. Raises BackupError."""
-    found = restic.snapshots(f"set={name}")
-    if snapshot == "latest":
-        found = [one for one in found if one.verified]
-    else:
-        found = [one for one in found if one.id.startswith(snapshot)]
-    if not found:
-        wanted = "verified snapshot" if snapshot == "latest" else f"snapshot {snapshot}"
-        message = f"the repository has no {wanted} of set {name}"
-        raise BackupError(message)
-    return found[-1]
-
-
-def _forget(settings: Settings, restic: Restic, one: BackupSet) -> None:
-    keep = [f"--keep-daily={settings.keep_daily}", f"--keep-monthly={settings.keep_monthly}"]
-    host = ["--host", settings.host, "--group-by", "host"]
-    restic("forget", "--quiet", *host, "--tag", f"set={one.name},{VERIFIED}", *keep)
-    # Those that failed their verification; a newer one has passed it.
-    unverified = [snapshot.id for snapshot in restic.snapshots(f"set={one.name}") if not snapshot.verified]
-    if unverified:
-        restic("forget", "--quiet", *unverified)
+def _forget(settings: Settings, restic: Restic, result: Result, known: list[Snapshot]) -> None:
+    names = [item.name for item in result.sets]
+    # Those that failed their verification: a newer one of the set has passed it.
+    unproven = [one.id for one in known if one.set in names and not one.verified]
+    if unproven:
+        restic("forget", "--quiet", *unproven)
+    keep = [f"--keep-daily={settings.keep_daily}", f"--keep-monthly={settings.keep_monthly}", "--prune"]
+    tags = [f"--tag=set={name},{VERIFIED}" for name in names]
+    restic("forget", "--quiet", "--host", settings.host, "--group-by", "host,tags", *tags, *keep)
 
 
 def _space(settings: Settings, kind: str) -> None:

@@ -37,7 +37,7 @@ def prove(settings: Settings, restic: Restic, snapshot: str, began: float, alway
     """
     nodes = {
         node["path"]: node
-        for node in restic.files(snapshot)
+        for node in restic.files(snapshot)[1]
         if node["type"] == "file" and not _PATTERN & set(node["path"]) and not node["path"].endswith(ABOUT)
     }
     missing = [path for path in always if str(path) not in nodes]
