@@ -75,7 +75,7 @@ def parse(info: Iterable[Mapping[str, Any]], stanza: str) -> Content:
     archives = {(one["database"]["repo-key"], one["database"]["id"]): one["id"] for one in entry["archive"]}
     backups = [_backup(one, archives) for one in entry["backup"]]
     repositories = [
-        Repository(one["key"], one["status"]["code"], " ".join(one["status"]["message"].split()))
+        Repository(one["key"], one["status"]["code"], _readable(one["status"]["message"]))
         for one in entry["repo"]
     ]
     return Content(
@@ -84,6 +84,12 @@ def parse(info: Iterable[Mapping[str, Any]], stanza: str) -> Content:
         tuple(sorted((key[0], name) for key, name in archives.items())),
         busy=bool(entry["status"].get("lock", {}).get("backup", {}).get("held")),
     )
+
+
+def _readable(message: str) -> str:
+    """Return the first line of a message; with a wrong passphrase there are random bytes in the next ones."""
+    lines = message.splitlines() or [""]
+    return "".join(letter for letter in lines[0] if letter.isprintable())
 
 
 def _backup(one: Mapping[str, Any], archives: Mapping[tuple[int, int], str]) -> Backup:

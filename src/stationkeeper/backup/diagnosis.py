@@ -37,19 +37,22 @@ class Answer:
         return asdict(self)
 
 
-def diagnose(settings: Settings) -> list[Answer]:
-    """Ask everything that can be asked on the repository host. Changes nothing."""
-    return list(_questions(settings))
+def diagnose(settings: Settings, archive_wait_s: int = 30) -> list[Answer]:
+    """Ask everything that can be asked on the repository host. Changes nothing.
+
+    A segment of WAL may take ``archive_wait_s`` seconds to arrive.
+    """
+    return list(_questions(settings, archive_wait_s))
 
 
-def _questions(settings: Settings) -> Iterator[Answer]:
+def _questions(settings: Settings, archive_wait_s: int) -> Iterator[Answer]:
     yield _configuration(settings)
     yield _disk(settings.repository_path)
     yield _stopped(settings.stanza)
     yield _log(settings.stanza)
     yield from _connections(settings)
     yield from _repositories(settings)
-    yield _archiving(settings)
+    yield _archiving(settings, archive_wait_s)
     for kind, run in sorted(record.load(settings.record).runs.items()):
         yield Answer(f"last run of {kind}", run["succeeded"], run["message"], "retry")
 
@@ -142,9 +145,9 @@ def _repositories(settings: Settings) -> Iterator[Answer]:
         yield Answer("lock", good=False, message="a backup runs now", mend="wait for it")
 
 
-def _archiving(settings: Settings) -> Answer:
+def _archiving(settings: Settings, wait_s: int) -> Answer:
     try:
-        done = settings.tool.run("check", "--archive-timeout=30", timeout_s=300)
+        done = settings.tool.run("check", f"--archive-timeout={wait_s}", timeout_s=300)
     except BackupError as error:
         return Answer("archiving", good=False, message=str(error), mend="converge")
     said = "WAL reaches the repository" if done.code == 0 else done.problem

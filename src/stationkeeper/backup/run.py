@@ -81,8 +81,8 @@ def _back_up(settings: Settings, kind: str) -> Outcome:
     began = time.time()
     done = tool.run("backup", f"--type={'full' if kind == 'archive' else kind}", f"--repo={repository}")
     if done.code != 0:
-        busy = "another backup holds the lock; " if done.code == LOCKED else ""
-        raise BackupError(f"no backup was made: {busy}{done.problem}")
+        why = "another backup holds the lock; " if done.code == LOCKED else _full(settings)
+        raise BackupError(f"no backup was made: {why}{done.problem}")
     took = time.time() - began
     made = [one for one in parse(tool.info(), tool.stanza).of(repository) if one.label not in before]
     if not made:
@@ -104,6 +104,12 @@ def _back_up(settings: Settings, kind: str) -> Outcome:
         return Outcome(succeeded=True, message=f"{said}; {_prune(settings, repository)}")
     except BackupError as error:
         raise BackupError(f"{said}, but pruning failed: {error}") from error
+
+
+def _full(settings: Settings) -> str:
+    """Say so where the repository's disk is full: pgBackRest may only say that WAL did not arrive."""
+    size, free = gauges.space(settings.repository_path)
+    return f"the disk has {100 * free / size:.1f} % left; " if free < size / 20 else ""
 
 
 def _prune(settings: Settings, repository: int) -> str:

@@ -31,10 +31,10 @@ class Done:
 
     @property
     def problem(self) -> str:
-        """Return what pgBackRest calls the error, on one line, without its hints."""
+        """Return what pgBackRest calls the errors, on one line, without its hints."""
         found = re.findall(r"ERROR: (\[\d+\]: .*(?:\n {20,}(?!HINT).*)*)", self.output)
-        lines = found or self.output.strip().splitlines() or ["it printed nothing"]
-        return " ".join(lines[-1].split())
+        lines = found[-3:] or self.output.strip().splitlines()[-1:] or ["it printed nothing"]
+        return "; ".join(" ".join(line.split()) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class PgBackRest:
     @staticmethod
     def _parsed(command: str, text: str) -> Any:
         try:
-            return json.loads(text)
+            # With a wrong passphrase it quotes what it decrypted, control characters and all.
+            return json.loads(text, strict=False)
         except json.JSONDecodeError as error:
             message = f"pgbackrest {command} gave no JSON: {' '.join(text.split())[:200]}"
             raise BackupError(message) from error
