@@ -216,5 +216,5 @@ def test_ages_and_what_an_expire_says() -> None:
         "1 h",
         "1 d 1 h",
     ]
-    said = "P00 INFO: repo1: expire full backup 20270101-000000F\nP00 INFO: repo1: 17-1 remove archive, start = A\n"
+    said = "repo1: expire full backup 20270101-000000F\nrepo1: 17-1 remove archive, start = A\n"
     assert removed(said) == ["expire full backup 20270101-000000F", "remove archive, start = A"]
