@@ -46,8 +46,8 @@ _CHUNKS = """
         JOIN _timescaledb_catalog.hypertable AS h ON h.id = x.hypertable_id
         JOIN _timescaledb_catalog.chunk AS k ON k.id = x.chunk_id"""
 
-# Statistics begin anew with a reset, with a crash (which the server notes as a reset of its fixed ones), and with
-# a promotion: a standby counts its own readers only.
+# Statistics begin anew with a reset, with a crash (which the server notes as a reset of its fixed ones), and
+# with a promotion: a standby counts its own readers only.
 _SINCE = """
 SELECT extract(epoch FROM now() - greatest(d.stats_reset, b.stats_reset, (pg_stat_file(format(
     'pg_wal/%s.history', lpad(upper(to_hex(c.timeline_id)), 8, '0')), true)).modification))::float8 / 86400

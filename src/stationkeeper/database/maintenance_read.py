@@ -41,10 +41,8 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, i.indrelid::regclass::text
     i.indisvalid AS valid, pg_relation_size(c.oid) AS size, c.relpages AS pages, c.reltuples AS rows,
     coalesce((SELECT substr(option, 12)::int FROM unnest(c.reloptions) AS option
               WHERE option LIKE 'fillfactor=%'), 90) AS fillfactor,
-    (SELECT sum(w.avg_width) FROM pg_stats AS w JOIN pg_attribute AS a ON a.attname = w.attname
-     JOIN pg_class AS r ON r.oid = a.attrelid AND r.relname = w.tablename
-     WHERE r.oid = i.indrelid AND w.schemaname = r.relnamespace::regnamespace::text AND NOT w.inherited
-     AND a.attnum = ANY (i.indkey::smallint[]))::float8 AS key_bytes,
+    (SELECT sum(stawidth) FROM pg_statistic WHERE starelid = i.indrelid AND NOT stainherit
+     AND staattnum = ANY (i.indkey::smallint[]))::float8 AS key_bytes,
     0 = ANY (i.indkey::smallint[]) OR i.indpred IS NOT NULL AS partial,
     current_setting('block_size')::int AS page_size
 FROM pg_index AS i

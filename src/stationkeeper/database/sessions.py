@@ -83,9 +83,9 @@ class Session:
         }
 
 
-def redacted(query: str) -> str:
+def redacted(query: str, length: int = QUERY_LENGTH) -> str:
     """Return a query on one line without its strings and numbers, which may be data or a password."""
-    return " ".join(_LITERAL.sub("?", query).split())[:QUERY_LENGTH]
+    return " ".join(_LITERAL.sub("?", query).split())[:length]
 
 
 def read(connection: Connection) -> list[Session]:
