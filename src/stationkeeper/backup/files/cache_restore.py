@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .redis_copy import check_rdb, private
+from .redis_copy import check_rdb, judge_load, private
 from .resp import Redis
 from .settings import BackupError, RedisAddress
 
@@ -98,13 +98,12 @@ def _build(
     with private(command, new, server.account) as scratch:
         loaded = scratch.keys()
         checked = check_rdb(copy)
-        least, most = checked["keys_read"] - checked["already_expired"], checked["keys_read"] - expired_before
-        if not loaded:
+        if not loaded and checked["already_expired"] == checked["keys_read"]:
             message = f"all {checked['keys_read']} keys of {copy} have expired: it would leave Redis empty"
             raise BackupError(message)
-        if not least <= loaded <= most:
-            message = f"Redis loaded {loaded} keys of {copy}, which has {least} to {most}"
-            raise BackupError(message)
+        problem = judge_load(loaded, checked["keys_read"], expired_before, checked)
+        if problem:
+            raise BackupError(problem)
         values = scratch.dumps(scratch.sample(_SAMPLE))
         if _appends(server.configuration):
             scratch("CONFIG", "SET", "appendonly", "yes")

@@ -50,19 +50,24 @@ def copy_redis(address: RedisAddress, target: Path) -> dict[str, Any]:
         after = live.dumps(keys)
         steady = {key: value for key, value in values.items() if value is not None and after[key] == value}
         around = Contents.of(live)
-    checked = check_rdb(target)
+    earlier = check_rdb(target)
     with scratch(target.parent, target) as copy:
         loaded = copy.keys()
         found = copy.dumps(sorted(steady))
-    different = [key for key in steady if found[key] != steady[key]]
-    problem = judge(before, around, loaded, different, len(steady))
+    checked = check_rdb(target)
+    problem = judge(
+        before, around, checked["keys_read"], [key for key in steady if found[key] != steady[key]]
+    )
+    problem = problem or judge_load(loaded, checked["keys_read"], earlier["already_expired"], checked)
+    if not problem and checked["keys_read"] and loaded and not steady:
+        problem = "every key of the sample changed while the copy was made: nothing could be compared"
     if problem:
         raise BackupError(problem)
     return {"keys": loaded, "compared": len(steady), "bytes": target.stat().st_size, **checked}
 
 
-def judge(before: Contents, after: Contents, loaded: int, different: list[bytes], compared: int) -> str:
-    """Say what is wrong with a copy, or nothing. Pure.
+def judge(before: Contents, after: Contents, read: int, different: list[bytes]) -> str:
+    """Say what is wrong with the keys of a copy, or nothing. Pure.
 
     Between the looks before and after keys may come and go; the copy is of a moment between.
     """
@@ -70,10 +75,19 @@ def judge(before: Contents, after: Contents, loaded: int, different: list[bytes]
         return f"the copy has other values than Redis for {len(different)} keys, one of them {different[0]!r}"
     expired = after.expired - before.expired
     least, most = min(before.keys, after.keys) - expired, max(before.keys, after.keys) + expired
+    if not least <= read <= most:
+        return f"the copy has {read} keys, and Redis had {least} to {most}"
+    return ""
+
+
+def judge_load(loaded: int, read: int, expired_before: int, after: dict[str, Any]) -> str:
+    """Say what is wrong with the keys that a server loaded of a copy with `read`, or nothing. Pure.
+
+    A server leaves out those that have expired, of which there were some before and are some more after.
+    """
+    least, most = read - after["already_expired"], read - expired_before
     if not least <= loaded <= most:
-        return f"the copy has {loaded} keys, and Redis had {least} to {most}"
-    if before.keys and after.keys and not compared:
-        return "every key of the sample changed while the copy was made: nothing could be compared"
+        return f"Redis loaded {loaded} keys of the copy, which has {least} to {most}"
     return ""
 
 
