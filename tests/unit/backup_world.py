@@ -17,7 +17,7 @@ from stationkeeper.restore.programs import Installation
 class BackupWorld:
     """A live cluster that archives, its repository, and a base for scratch instances, in one directory."""
 
-    def __init__(self, *, stanza: str = "test") -> None:
+    def __init__(self, *, stanza: str = "test", **settings: str) -> None:
         self.cluster = PostgresCluster()
         self.stanza = stanza
         self.repository = self.cluster.directory / "repository"
@@ -46,11 +46,10 @@ class BackupWorld:
         self.installation.run(self.installation.program("pg_checksums", "--enable", "-D", self.cluster.data))
         # The options of the cluster's own start are on one line without quotes.
         archive = f"pgbackrest --config={configuration} --stanza={stanza} archive-push %p"
-        with (self.cluster.data / "postgresql.auto.conf").open("a") as settings:
-            settings.write(f"archive_command = '{archive}'\n")
-        self.cluster.start(
-            wal_level="replica", archive_mode="on", max_wal_senders="3", track_commit_timestamp="on"
-        )
+        with (self.cluster.data / "postgresql.auto.conf").open("a") as lines:
+            lines.write(f"archive_command = '{archive}'\n")
+        archiving = {"wal_level": "replica", "archive_mode": "on", "max_wal_senders": "3"}
+        self.cluster.start(**archiving, track_commit_timestamp="on", **settings)
         self.backrest("stanza-create")
 
     def backrest(self, *arguments: str) -> str:
