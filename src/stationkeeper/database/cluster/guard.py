@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,7 +82,7 @@ def may_run(*, primary: bool, lonely_s: float, isolation_s: float) -> Decision:
 
 
 class Guard:
-    """One host's guard. Its ``settings``: peers, witnesses, user, port, isolation_s, as the role writes them."""
+    """One host's guard, with ``settings`` as the role writes them."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
@@ -131,7 +132,9 @@ class Guard:
         if not self.settings["witnesses"]:
             return
         others = [peer["address"] for peer in self.settings["peers"]] + self.settings["witnesses"]
-        if any(_answers(address) for address in others):
+        with ThreadPoolExecutor(len(others)) as knocking:
+            answers = list(knocking.map(_answers, others))
+        if any(answers):
             self.reached = time.monotonic()
             return
         # Only now, since it costs more than to knock.
