@@ -42,7 +42,7 @@ options:
     elements: str
     default: []
   replace:
-    description: Remove a finished instance of another request first.
+    description: Restore anew also where there is a finished instance; that is removed first.
     type: bool
     default: false
   checksums:
@@ -169,18 +169,19 @@ def _present(module: AnsibleModule, scratch: Scratch, before: dict[str, Any] | N
     request = parse_request(params["recover_to"], params["backup"], params["databases"])
     finished = before is not None and before["state"] == "ready"
     same = before is not None and before["request"] == request.as_dict()
-    if finished and not same and not params["replace"]:
+    kept = finished and same and not params["replace"]
+    if finished and not kept and not params["replace"]:
         raise RestoreError(
             f"scratch instance {scratch.name} is there, of {before['target'] if before else ''}; take another"
             " name, or have it removed or replaced"
         )
-    result: dict[str, Any] = {"changed": not (finished and same)}
+    result: dict[str, Any] = {"changed": not kept}
     if module.check_mode:
         plan = scratch.plan(request)
         what = f"{request}, from backup {plan.backup.label} of {plan.backup.size >> 20} MiB"
-        message = f"would be proven again: {what}" if finished and same else f"would restore {what}"
+        message = f"would be proven again: {what}" if kept else f"would restore {what}"
         return {**result, "plan": _plan(plan), "message": message}
-    if finished and same:
+    if kept:
         scratch.start()
         target = (before or {})["reached"]
     else:
