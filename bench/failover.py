@@ -6,8 +6,8 @@
     python bench/failover.py INVENTORY --split-brain               # the primary is cut off in both directions
 
 The lab (two database hosts and at least one witness) must be up and converged. In a hard round the primary's
-machine loses its power at a random moment, the runbook is started at once, then the machine boots and rejoins.
-The floor is a round in which nothing but `pg_promote` is called, so what the play costs beyond PostgreSQL and libpq shows.
+machine loses its power at a random moment, the runbook is started at once, then the machine boots and
+rejoins. The floor is a round in which nothing but `pg_promote` is called: what is beyond it is the play's.
 Fails when an acknowledged row is lost that must not be, or a round does not end with both hosts streaming.
 """
 
@@ -119,7 +119,7 @@ class Bench:
         return self._judge(f"switchover {number}", clients, None, clients.longest_silence(began))
 
     def split(self) -> Round:
-        """Cut the primary off in both directions, fail over, end the cut, and look for rows nobody tells of."""
+        """Cut the primary off in both directions, fail over, end the cut, look for rows nobody tells of."""
         old = self.primary()
         inside = ROOT / "bench" / "isolated_writer.sh"
         with self.clients() as clients:
@@ -140,8 +140,8 @@ class Bench:
         present = {seq for client, seq in self._stored() if client == "isolated"}
         vanished = [seq for seq in isolated if int(seq) not in present]
         print(
-            f"the isolated primary took {len(isolated)} rows before it stopped itself; {len(vanished)} of them are "
-            f"on no host now, and database_rejoin tells of {reported} lost transactions"
+            f"the isolated primary took {len(isolated)} rows before it stopped itself; {len(vanished)} of "
+            f"them are on no host now, and database_rejoin tells of {reported} lost transactions"
         )
         assert reported >= len(vanished), "rows are gone and nothing tells of them"
         return self._judge("split brain", clients, reported, seconds)
@@ -220,9 +220,8 @@ def main() -> None:
     if options.split_brain:
         _tell(rounds[-1], None)
     lost = sum(found.lost for found in rounds)
-    print(
-        f"{len(rounds)} rounds, {sum(found.acknowledged for found in rounds):,} rows acknowledged, {lost} lost"
-    )
+    rows = sum(found.acknowledged for found in rounds)
+    print(f"{len(rounds)} rounds, {rows:,} rows acknowledged, {lost} lost")
     assert not ((options.synchronous or options.planned) and lost), "acknowledged rows are lost"
 
 

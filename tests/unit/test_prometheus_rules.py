@@ -20,6 +20,8 @@ from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.modes import SAFE_MODE_REASONS
 from stationkeeper.drills import report
 from stationkeeper.drills.report import Drill
+from stationkeeper.database.cluster import guard
+from stationkeeper.database.cluster.node import absent
 from stationkeeper.jobs import metrics
 from stationkeeper.jobs.interface import JobResult
 
@@ -66,6 +68,16 @@ def test_every_alert_says_how_bad_whose_and_what_to_do(rule: dict[str, Any]) -> 
     assert runbook.is_file(), f"{rule['alert']} leads to a runbook that does not exist: {runbook.name}"
 
 
+def database_metrics() -> str:
+    """Return what the guard of a primary and that of a standby write."""
+    slot = {"name": "db2", "type": "physical", "retained_bytes": 0, "wal_status": "reserved"}
+    replica = {"name": "db2", "state": "streaming", "lag_bytes": 0}
+    primary = absent() | {"role": "primary", "slots": [slot], "replicas": [replica]}
+    primary["certificate_expires_at"] = "2036-01-01T00:00:00+00:00"
+    looks = (primary, absent() | {"role": "standby"})
+    return "".join(guard.metrics(look, ["db2"], waits=False) for look in looks)
+
+
 def exposed_metrics() -> set[str]:
     """Return the series of a controller, a job, a drill, the database, and of what the inventory expects."""
     with TemporaryDirectory() as name:
@@ -80,6 +92,7 @@ def exposed_metrics() -> set[str]:
         content = Content((Repository(1, 0, "ok"),), (), (), busy=False)
         gauges.write_watch(directory, Look(content, {1: []}, {1: 0.0}, {}), at=0)
         jobs = "".join(path.read_text() for path in directory.iterdir())
+    jobs += database_metrics()
     drill = Drill("drill", "", "", "", 0, "", "", 0, 0, 0, 0)
     drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
