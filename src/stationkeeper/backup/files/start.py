@@ -24,7 +24,8 @@ def start(settings: Settings, kind: str) -> dict[str, Any]:
         )
         raise BackupError(message)
     if done.returncode != 0 or not result["succeeded"]:
-        message = f"the backup failed, older backups are as they were: {result['message']}"
+        # What is wrong comes first: a summary cuts the end off.
+        message = f"{result['message']}; older backups are as they were"
         raise BackupError(message)
     return result
 
