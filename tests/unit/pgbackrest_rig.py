@@ -22,14 +22,14 @@ PASSPHRASE = "correct horse battery staple"
 class PgBackRestRig:
     """A cluster, its stanza, and the settings of `stationkeeper.backup` for them."""
 
-    def __init__(self, repository: Path | None = None, options: Mapping[str, str] | None = None) -> None:
-        """``repository`` is the directory to use; ``options`` are more of pgBackRest's section global."""
+    def __init__(self, options: Mapping[str, str] | None = None, ca: Path | None = None) -> None:
+        """``options`` are more of pgBackRest's section global; ``ca`` certifies what repository 2 is on."""
         if shutil.which("pgbackrest") is None:
             pytest.fail("no pgbackrest found; install it with: apt-get install pgbackrest")
         self.cluster = PostgresCluster()
         self.directory = self.cluster.directory
         self.account = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-        self.repository = repository or self.directory / "repository"
+        self.repository = self.directory / "repository"
         self.config = self.directory / "pgbackrest.conf"
         self.metrics = self.directory / "metrics"
         for path in (self.repository, self.metrics, *(self.directory / name for name in ("log", "spool"))):
@@ -51,6 +51,12 @@ class PgBackRestRig:
             "archive-timeout": "20",
             **(options or {}),
         }
+        if ca is not None:
+            # Where that account may read it.
+            copied = self.directory / "ca.pem"
+            copied.write_bytes(ca.read_bytes())
+            self.own(copied)
+            self.options["repo2-storage-ca-file"] = str(copied)
         self.configure()
         archive = f"pgbackrest\\ --config={self.config}\\ --stanza={STANZA}\\ archive-push\\ %p"
         self.cluster.start(

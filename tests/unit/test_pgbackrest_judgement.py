@@ -185,8 +185,10 @@ def test_damaged_wal_belongs_to_the_backup_that_needs_it() -> None:
     (found,) = problems(parse_report(output), [full], [], 0)
     assert found.subject == full.label
     assert found.message.startswith(f"WAL {name(1, 11)} is damaged, and backup {full.label} needs it: ")
-    (found,) = problems(parse_report(output), [backup("20270101-000000F", first=40)], [], 0)
+    (found,) = problems(parse_report(output), [backup("20270101-000000F", first=1)], [], 0)
     assert found.subject == WAL
+    # Older than every backup: no restore needs it.
+    assert problems(parse_report(output), [backup("20270101-000000F", first=40)], [], 0) == []
 
 
 def test_a_bundle_that_is_gone_is_named_once() -> None:

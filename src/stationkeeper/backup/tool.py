@@ -34,7 +34,9 @@ class Done:
         """Return what pgBackRest calls the errors, on one line, without its hints."""
         found = re.findall(r"ERROR: (\[\d+\]: .*(?:\n {20,}(?!HINT).*)*)", self.output)
         lines = found[-3:] or self.output.strip().splitlines()[-1:] or ["it printed nothing"]
-        return "; ".join(" ".join(line.split()) for line in lines)
+        said = "; ".join(" ".join(line.split()) for line in lines)
+        # With a wrong passphrase it quotes what it decrypted.
+        return "".join(letter if letter.isprintable() and letter != "\ufffd" else "?" for letter in said)
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,11 @@ def parse(output: str) -> Report:
     )
 
 
-def _owned(problem: Problem, backups: Sequence[Backup]) -> Problem:
-    """Return a problem of a segment of WAL as one of the backup that cannot be restored without it."""
+def _owned(problem: Problem, backups: Sequence[Backup]) -> Problem | None:
+    """Return a problem of a segment of WAL as one of the backup that cannot be restored without it.
+
+    None when no restore needs the segment, since it is older than every backup.
+    """
     segment = re.search(r"/([0-9A-F]{24})-", problem.message)
     if problem.subject != WAL or segment is None:
         return problem
@@ -87,12 +90,15 @@ def _owned(problem: Problem, backups: Sequence[Backup]) -> Problem:
     for backup in backups:
         if backup.wal_first <= segment[1] <= backup.wal_last:
             return Problem(backup.label, f"{said}, and backup {backup.label} needs it: {problem.message}")
+    # Without the timeline, which only grows.
+    if segment[1][8:] < min((backup.wal_first[8:] for backup in backups), default=""):
+        return None
     return Problem(WAL, f"{said}: {problem.message}")
 
 
 def problems(report: Report, backups: Sequence[Backup], gaps: Iterable[Gap], code: int) -> list[Problem]:
     """Return all that is wrong with a repository that verify was asked about."""
-    found = [_owned(one, backups) for one in report.problems]
+    found = [owned for one in report.problems if (owned := _owned(one, backups)) is not None]
     named = {one.subject for one in report.problems} | {one.subject for one in found}
     for backup in backups:
         status = report.backups.get(backup.label, "not looked at")
@@ -107,6 +113,6 @@ def problems(report: Report, backups: Sequence[Backup], gaps: Iterable[Gap], cod
     found += [Problem(gap.label or WAL, str(gap)) for gap in gaps]
     if code != 0:
         found.append(Problem(WAL, f"verify itself ended with {code}"))
-    elif report.status != "ok" and not found:
+    elif report.status != "ok" and not found and not report.problems:
         found.append(Problem(WAL, f"verify calls the repository {report.status} and names no reason"))
     return found
