@@ -18,10 +18,10 @@ from stationkeeper.backup.files import figures
 from stationkeeper.backup.look import Look
 from stationkeeper.controller.metrics import Metrics
 from stationkeeper.controller.modes import SAFE_MODE_REASONS
-from stationkeeper.drills import report
-from stationkeeper.drills.report import Drill
 from stationkeeper.database.cluster import guard
 from stationkeeper.database.cluster.node import absent
+from stationkeeper.drills import report
+from stationkeeper.drills.report import Drill
 from stationkeeper.jobs import metrics
 from stationkeeper.jobs.interface import JobResult
 

@@ -153,7 +153,7 @@ def _switch(seen: Mapping[str, Mapping[str, Any]], view: View, new_primary: str 
         return Change(primary=view.primary, old=stopped[0] if len(stopped) == 1 else None, lacks_bytes=0)
     standbys = [host for host, look in seen.items() if look["role"] == "standby"]
     chosen = new_primary or (standbys[0] if len(standbys) == 1 else None)
-    if chosen is None:
+    if chosen is None and not blocking:
         return Change(refusal=f"say new_primary: {', '.join(standbys) or 'no host'} could become it")
     if blocking or chosen not in view.standbys:
         return Change(refusal="; ".join(blocking) or f"{chosen} does not follow {view.primary}")
