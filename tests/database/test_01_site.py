@@ -1,0 +1,40 @@
+"""The system with a standby: site.yml makes it from bare hosts, and a second run changes nothing."""
+
+from __future__ import annotations
+
+from system import LabSystem
+
+
+def test_converge(flux_ha: LabSystem) -> None:
+    play = flux_ha.playbook("site", None, "--diff")
+    assert play.code == 0, play.output[-8000:]
+    assert "DEPRECATION" not in play.output
+
+
+def test_second_converge_changes_nothing(flux_ha: LabSystem) -> None:
+    play = flux_ha.playbook("site")
+    assert play.code == 0, play.output[-5000:]
+    assert play.changed == {}, play.output
+
+
+def test_one_host_is_primary_and_the_other_streams_in_both_views(flux_ha: LabSystem) -> None:
+    play = flux_ha.playbook("database_status")
+    assert play.code == 0, play.output[-5000:]
+    assert "streaming async" in play.output
+    assert "follows " in play.output
+
+
+def test_the_standby_has_the_schema_and_refuses_to_write(flux_ha: LabSystem) -> None:
+    standby = flux_ha.hosts("databases")[1]
+    words = ["runuser", "-u", "postgres", "--", "psql", "-XqAt", "-d", "flux", "-c"]
+    assert int(flux_ha.on_host(standby, *words, "SELECT count(*) FROM ops.migrations").stdout) > 0
+    refused = flux_ha.on_host(standby, *words, "CREATE TABLE ops.not_here ()", check=False)
+    assert "read-only transaction" in refused.stderr
+
+
+def test_the_jobs_in_the_database_are_skipped_on_the_standby(flux_ha: LabSystem) -> None:
+    primary, standby = flux_ha.hosts("databases")
+    show = ["systemctl", "show", "--property=Result", "--value", "flux-rollup.service"]
+    for host, result in ((primary, "success"), (standby, "exec-condition")):
+        flux_ha.on_host(host, "systemctl", "start", "flux-rollup.service")
+        assert flux_ha.on_host(host, *show).stdout.strip() == result
