@@ -51,4 +51,10 @@ options:
     description: Seconds that recovery may take.
     type: int
     default: 86400
+  accept_short_hours:
+    description:
+      - Do not fail for hours of devices that have fewer rows than their coverage has on record, where rows were
+        deleted on purpose before the target. They are in the evidence either way.
+    type: bool
+    default: false
 """

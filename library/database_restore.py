@@ -191,7 +191,12 @@ def _present(module: AnsibleModule, scratch: Scratch, before: dict[str, Any] | N
         target = {**verdict.evidence, "message": verdict.message}
         if not verdict.reached:
             module.fail_json(msg=verdict.message, target=target, changed=True)
-    proof = prove(scratch.server, request.databases, checksums=params["checksums"])
+    proof = prove(
+        scratch.server,
+        request.databases,
+        checksums=params["checksums"],
+        accept_short_hours=params["accept_short_hours"],
+    )
     connection = {"directory": str(scratch.directory), "port": scratch.port}
     result |= {"target": target, "data": proof.evidence, "problems": proof.problems, "connection": connection}
     if proof.problems:

@@ -84,7 +84,9 @@ def main() -> None:
         if module.check_mode:
             message = f"would restore {request} from backup {backup.label} of {backup.size >> 20} MiB"
             module.exit_json(changed=True, message=message, kept="", backup=backup.label)
-        kept, verdict, proof = place.restore(request, timeout_s=params["timeout_s"])
+        kept, verdict, proof = place.restore(
+            request, timeout_s=params["timeout_s"], accept_short_hours=params["accept_short_hours"]
+        )
         evidence = {"target": verdict.evidence, "data": proof.evidence}
         if not verdict.reached or proof.problems:
             raise RestoreError("; ".join(proof.problems) or verdict.message)

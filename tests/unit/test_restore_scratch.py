@@ -10,6 +10,7 @@ import pytest
 from backup_world import BackupWorld
 from free_port import free_port
 
+from stationkeeper.restore import contents
 from stationkeeper.restore.proof import prove
 from stationkeeper.restore.request import RestoreError, parse_request
 from stationkeeper.restore.scratch import Scratch
@@ -121,3 +122,36 @@ def test_the_data_are_proven_and_damage_is_found(world: World) -> None:
     damaged = prove(scratch.server)
     assert any("pg_checksums failed" in problem for problem in damaged.problems)
     assert scratch.server.running()
+
+
+def test_an_hour_with_fewer_rows_than_are_on_record_is_a_problem(world: World) -> None:
+    with closing(world.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE covered")
+    tables = """
+        CREATE SCHEMA flux;
+        CREATE TABLE flux.mg_bess_readings (device_id uuid, time timestamptz, PRIMARY KEY (device_id, time));
+        CREATE TABLE flux.mg_coverage_hourly (device_id uuid, hour timestamptz, rows bigint);
+        INSERT INTO flux.mg_bess_readings
+        SELECT '00000000-0000-0000-0000-000000000001',
+               '2026-01-05T10:00Z'::timestamptz + n * interval '1 minute'
+        FROM generate_series(0, 119) n;
+        INSERT INTO flux.mg_coverage_hourly
+        SELECT device_id, date_trunc('hour', time), count(*) FROM flux.mg_bess_readings GROUP BY 1, 2;
+        -- One came late, which is right; five are gone, which is not.
+        INSERT INTO flux.mg_bess_readings
+        SELECT device_id, time + interval '1 second' FROM flux.mg_bess_readings ORDER BY time LIMIT 1;
+        DELETE FROM flux.mg_bess_readings WHERE time >= '2026-01-05T11:55Z';
+    """
+    with closing(world.connect("covered")) as connection, connection.cursor() as cursor:
+        cursor.execute(tables)
+        assert contents.hours(cursor) == contents.Hours(
+            2,
+            120,
+            1,
+            "2026-01-05T11Z of 00000000-0000-0000-0000-000000000001 has 55 rows, 60 were counted",
+        )
+        cursor.execute(
+            "CREATE SCHEMA ops; CREATE TABLE ops.retention (relation text, dropped_before timestamptz);"
+            "INSERT INTO ops.retention VALUES ('flux.mg_bess_readings', '2026-01-06T00:00Z')"
+        )
+        assert contents.hours(cursor) == contents.Hours(0, 0, 0, None)

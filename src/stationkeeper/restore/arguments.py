@@ -25,6 +25,7 @@ REQUEST: dict[str, Any] = {
     "recover_to": {"type": "str"},
     "backup": {"type": "str"},
     "timeout_s": {"type": "int", "default": 86400},
+    "accept_short_hours": {"type": "bool", "default": False},
 }
 
 

@@ -79,7 +79,9 @@ class InPlace:
             )
         return backup
 
-    def restore(self, request: Request, *, timeout_s: float) -> tuple[Path, Verdict, Proof]:
+    def restore(
+        self, request: Request, *, timeout_s: float, accept_short_hours: bool = False
+    ) -> tuple[Path, Verdict, Proof]:
         """Restore, recover and prove; return where the old directory is kept. The live server must be down.
 
         A restore that broke off is begun again. The data are the live cluster's when the verdict is reached
@@ -111,7 +113,7 @@ class InPlace:
         verdict = recover(server, request, archived_to=archived_to, timeout_s=timeout_s)
         if not verdict.reached:
             return kept, verdict, Proof()
-        proof = prove(server)
+        proof = prove(server, accept_short_hours=accept_short_hours)
         self._forget_target()
         server.stop()
         return kept, verdict, proof

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +68,8 @@ class Scratch:
 
     def record(self) -> dict[str, Any] | None:
         """Return what is known of it, or nothing when there is none. Raises RestoreError."""
-        if not self.directory.exists():
+        # Made, and ended before the record was written.
+        if not self.directory.exists() or all(path.name.startswith(".") for path in self.directory.iterdir()):
             return None
         try:
             record: dict[str, Any] = json.loads((self.directory / "restore.json").read_text())
@@ -201,37 +202,47 @@ def recover(server: Server, request: Request, *, archived_to: str | None, timeou
 
     Raises RestoreError after the time, in seconds.
     """
-    import psycopg2
-
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        try:
-            connection = server.connect()
-        except psycopg2.OperationalError:
-            if not server.running():
-                recovery = read_log(server.log.read_text(errors="replace"))
-                return judge(request, recovery, last_replayed=None, lsn=None, archived_to=archived_to)
+        looked = _look(server)
+        if (looked is None and server.running()) or (looked is not None and looked.busy):
             time.sleep(0.1)
             continue
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT pg_is_in_recovery(), pg_is_in_recovery()"
-                    " AND pg_get_wal_replay_pause_state() = 'paused'"
-                )
-                recovering, paused = cursor.fetchone() or (True, False)
-                if recovering and not paused:
-                    time.sleep(0.1)
-                    continue
-                cursor.execute("SELECT pg_last_xact_replay_timestamp(), pg_last_wal_replay_lsn()::text")
-                last, lsn = cursor.fetchone() or (None, None)
-                recovery = read_log(server.log.read_text(errors="replace"))
-                verdict = judge(request, recovery, last_replayed=last, lsn=lsn, archived_to=archived_to)
-                if verdict.reached and recovering:
-                    cursor.execute("SELECT pg_promote(true, 600)")
-                    cursor.execute("CHECKPOINT")
-                return verdict
-        finally:
-            connection.close()
+        recovery = read_log(server.log.read_text(errors="replace"))
+        if looked is None:
+            return judge(request, recovery, last_replayed=None, lsn=None, archived_to=archived_to)
+        verdict = judge(request, recovery, last_replayed=looked.last, lsn=looked.lsn, archived_to=archived_to)
+        if verdict.reached and looked.paused:
+            with closing(server.connect()) as connection, connection.cursor() as cursor:
+                connection.autocommit = True
+                cursor.execute("SELECT pg_promote(true, 600)")
+                cursor.execute("CHECKPOINT")
+        return verdict
     raise RestoreError(f"recovery has not ended after {timeout_s:.0f} s; it goes on, see {server.log}")
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What a server answers: whether it replays, whether it has paused, and how far it is."""
+
+    busy: bool
+    paused: bool
+    last: datetime | None
+    lsn: str | None
+
+
+def _look(server: Server) -> _Looked | None:
+    """Ask a server how far it is; nothing when it does not answer. It may end at any moment."""
+    import psycopg2
+
+    try:
+        with closing(server.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_is_in_recovery(), pg_is_in_recovery()"
+                " AND pg_get_wal_replay_pause_state() = 'paused',"
+                " pg_last_xact_replay_timestamp(), pg_last_wal_replay_lsn()::text"
+            )
+            recovering, paused, last, lsn = cursor.fetchone() or (True, False, None, None)
+    except psycopg2.OperationalError:
+        return None
+    return _Looked(recovering and not paused, paused, last, lsn)
