@@ -115,6 +115,21 @@ def test_an_isolated_primary_stays_down_when_another_one_took_over(world: World)
     assert world.acts == ["start", "stop"]
 
 
+def test_a_primary_that_wakes_up_beside_a_newer_one_stops(world: World) -> None:
+    """Its host was frozen, or cut off for less than it takes to notice, and another one was promoted."""
+    world.run(4)
+    world.peer = Peer("db2", primary=True, timeline=4)
+    world.run(60)
+    assert world.acts == ["start", "stop"]
+
+
+def test_of_two_primaries_the_newer_one_goes_on(world: World) -> None:
+    world.run(4)
+    world.peer = Peer("db2", primary=True, timeline=2)
+    world.run(60)
+    assert world.acts == ["start"]
+
+
 def test_a_server_that_somebody_stopped_stays_stopped_also_when_the_guard_restarts(world: World) -> None:
     world.run(4)
     world.node |= {"running": False, "role": "stopped"}

@@ -2,8 +2,8 @@
 
 After a boot it starts the server only where that is safe: a standby always; one with a primary's data when
 every peer answers as no primary and none is on a newer timeline. While the server is a primary that reaches
-neither a peer nor a witness, it is stopped: what it commits from then on might survive nowhere. A server that
-somebody has stopped stays stopped. Standard library only.
+neither a peer nor a witness, or that sees a primary on a newer timeline, it is stopped: what it commits from
+then on might survive nowhere. A server that somebody has stopped stays stopped. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .node import look, psql, slot_name
 STARTED = Path("/run/postgresql-guard/started")
 METRICS = Path("/var/lib/prometheus/node-exporter/stationkeeper_database.prom")
 INTERVAL_S = 2.0
-METRICS_S = 15.0
+LOOK_S = 10.0
 STOP_S = 20.0
 SSH = 22
 
@@ -81,6 +81,15 @@ def may_run(*, primary: bool, lonely_s: float, isolation_s: float) -> Decision:
     return Decision("none")
 
 
+def superseded(node: Mapping[str, Any], peers: Iterable[Peer]) -> Decision:
+    """Return whether the running primary may go on: where a newer one took over, it stops."""
+    for peer in peers:
+        if peer.primary and peer.timeline > (node["timeline"] or 0):
+            why = f"{peer.name} is primary on the newer timeline {peer.timeline}: database_rejoin"
+            return Decision("stop", why)
+    return Decision("none")
+
+
 class Guard:
     """One host's guard, with ``settings`` as the role writes them."""
 
@@ -89,20 +98,22 @@ class Guard:
         self.starting = not STARTED.exists()
         self.waits = ""
         self.reached = time.monotonic()
-        self.written = 0.0
+        self.looked = -LOOK_S
 
     def step(self) -> None:
         """Look, decide, act."""
-        found = look(port=self.settings["port"]) if self.starting or self._due() else None
+        due = time.monotonic() - self.looked >= LOOK_S
+        found = look(port=self.settings["port"]) if self.starting or due else None
         if self.starting and found is not None:
             self._boot(found)
         elif not self.starting:
             self._watch()
-        if found is not None and self._due():
-            self._export(found)
-
-    def _due(self) -> bool:
-        return time.monotonic() - self.written >= METRICS_S
+        if found is None or not due:
+            return
+        self.looked = time.monotonic()
+        if not self.starting and found["role"] == "primary":
+            self._act(found, superseded(found, [self._ask(peer) for peer in self.settings["peers"]]))
+        self._export(found)
 
     def _boot(self, node: Mapping[str, Any]) -> None:
         if node["running"]:
@@ -144,13 +155,17 @@ class Guard:
             lonely_s=time.monotonic() - self.reached,
             isolation_s=self.settings["isolation_s"],
         )
-        if decision.action == "stop":
-            print(f"stopping the server: {decision.reason}", flush=True)
-            # From now on it starts only where that is safe.
-            self.starting = True
-            with suppress(FileNotFoundError):
-                STARTED.unlink()
-            print(f"stopped ({stop(node, timeout_s=STOP_S)})", flush=True)
+        self._act(node, decision)
+
+    def _act(self, node: Mapping[str, Any], decision: Decision) -> None:
+        if decision.action != "stop":
+            return
+        print(f"stopping the server: {decision.reason}", flush=True)
+        # From now on it starts only where that is safe.
+        self.starting = True
+        with suppress(FileNotFoundError):
+            STARTED.unlink()
+        print(f"stopped ({stop(node, timeout_s=STOP_S)})", flush=True)
 
     def _ask(self, peer: Mapping[str, str]) -> Peer:
         """Ask a peer over the replication protocol, for which the host has a password."""
@@ -164,7 +179,6 @@ class Guard:
         return Peer(peer["name"], primary=not standby, timeline=timeline)
 
     def _export(self, node: Mapping[str, Any]) -> None:
-        self.written = time.monotonic()
         if METRICS.parent.is_dir():
             names = [slot_name(peer["name"]) for peer in self.settings["peers"]]
             write_atomically(METRICS, metrics(node, names, waits=bool(self.waits)), mode=0o644)
