@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from backup_world import BackupWorld
+from free_port import free_port
+from module_runner import run_module
 
 from stationkeeper.restore.in_place import InPlace
 from stationkeeper.restore.request import RestoreError, parse_request
@@ -38,6 +40,50 @@ def times(world: BackupWorld) -> list[datetime]:
 def kept(world: BackupWorld) -> list[Path]:
     """Return the old directories beside the live one."""
     return sorted(world.cluster.data.parent.glob("data.*Z"))
+
+
+def test_the_modules_restore_say_and_keep(world: BackupWorld, tmp_path: Path) -> None:
+    installation = world.installation
+    where = {
+        "stanza": world.stanza,
+        "programs": str(installation.programs),
+        "data_directory": str(installation.data),
+        "config_file": str(installation.configuration),
+        "backrest_config": installation.backrest[0].removeprefix("--config="),
+    }
+    scratch = where | {
+        "base": str(world.base),
+        "port": free_port(),
+        "recover_to": times(world)[4].isoformat(),
+    }
+    planned = run_module(tmp_path, "database_restore", scratch, check=True)
+    assert planned["message"].startswith("would restore ")
+    assert planned["changed"]
+    assert not world.base.exists()
+    in_place = run_module(tmp_path, "database_restore_in_place", where, check=True)
+    assert in_place["message"].startswith("would restore the end of the archive from backup ")
+    assert kept(world) == []
+    made = run_module(tmp_path, "database_restore", scratch)
+    assert made["changed"], made
+    assert made["message"].startswith("reached ")
+    assert made["data"]["amcheck"] == "every heap and index is sound"
+    assert made["data"]["checksums"].startswith("Blocks scanned")
+    assert made["problems"] == []
+    again = run_module(tmp_path, "database_restore", scratch)
+    assert not again["changed"]
+    assert again["target"] == made["target"]
+    other = run_module(tmp_path, "database_restore", scratch | {"recover_to": "end"})
+    assert "is there, of " in other["msg"]
+    rows = {"database": "postgres", "table": "public.readings", "restored": made["connection"]}
+    rows |= {
+        "from": "2026-01-01T00:00:00",
+        "to": "2099-01-01T00:00:00Z",
+        "socket": str(world.cluster.directory),
+    }
+    assert "with an offset" in run_module(tmp_path, "database_restore_rows", rows)["msg"]
+    gone = run_module(tmp_path, "database_restore", scratch | {"state": "absent"})
+    assert gone["changed"]
+    assert list(world.base.glob("restore*")) == []
 
 
 def test_the_target_becomes_the_live_cluster_and_the_old_directory_stays(world: BackupWorld) -> None:
