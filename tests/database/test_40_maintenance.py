@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.system import LabSystem
+from system import LabSystem
 
 PSQL = ("runuser", "-u", "postgres", "--", "psql", "-XAtqd", "flux", "-c")
 
