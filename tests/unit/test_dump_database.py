@@ -13,7 +13,10 @@ from backup_world import stand_in
 from postgres_cluster import PostgresCluster
 
 from stationkeeper.database.connection import connect
-from stationkeeper.restore.dump import Dumper, Source
+from stationkeeper.restore.database_copy import copy_database
+from stationkeeper.restore.dump import Dumper
+from stationkeeper.restore.dump_make import Source
+from stationkeeper.restore.dump_restore import Target
 from stationkeeper.restore.programs import Installation
 from stationkeeper.restore.request import RestoreError
 
@@ -71,3 +74,23 @@ def test_a_dump_counts_only_when_it_was_restored_and_compared(dumper: Dumper) ->
     assert "data/toc.dat" in manifest["files"]
     assert "PASSWORD" not in (dump.directory / "roles.sql").read_text()
     assert stat.S_IMODE(dump.directory.stat().st_mode) == 0o700
+
+
+def test_a_database_is_copied_under_a_new_name_and_compared(dumper: Dumper) -> None:
+    source, work = dumper.source, dumper.installation.data.parent / "copying"
+    live = Target(source.socket, source.port, "copied")
+    tables = copy_database(dumper.installation, source, live, work)
+    assert [(table.name, table.rows) for table in tables] == [("t.readings", 5000)]
+    assert not work.exists()
+    with pytest.raises(RestoreError, match="database copied exists"):
+        copy_database(dumper.installation, source, live, work)
+    # Rows are lost on the way: nothing of it stays.
+    lossy = stand_in(dumper.installation, "pg_restore", '"$@" --schema-only')
+    with pytest.raises(RestoreError, match="the copy is not the same"):
+        copy_database(lossy, source, replace(live, database="lossy"), work)
+    with closing(connect(source.settings())) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_database WHERE datname = 'lossy'")
+        assert cursor.rowcount == 0
+        connection.rollback()
+        connection.autocommit = True
+        cursor.execute("DROP DATABASE copied")

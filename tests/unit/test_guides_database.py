@@ -17,7 +17,8 @@ from postgres_cluster import PostgresCluster
 
 from stationkeeper.database import maintenance_monthly, sessions
 from stationkeeper.database.connection import connect
-from stationkeeper.restore.dump import Dump, Dumper, Source
+from stationkeeper.restore.dump import Dump, Dumper
+from stationkeeper.restore.dump_make import Source
 from stationkeeper.restore.dump_restore import Target, restore_database
 from stationkeeper.restore.programs import Installation
 from stationkeeper.restore.request import RestoreError

@@ -7,7 +7,6 @@ one of a whole database does not. Standard library only: Ansible ships this file
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -16,31 +15,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from ..database.connection import connect
-from ..files import sync_directory, write_atomically
+from ..files import sync_directory
 from . import contents
-from .dump_look import sha256
+from .dump_make import Source, make_dump
 from .dump_restore import Target, restore_database
 from .programs import Installation
-from .request import RestoreError, rfc3339
+from .request import RestoreError
 from .server import Server
 
 _NAME = re.compile(r"(?P<database>.+)-(?P<at>\d{8}T\d{6}Z)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """The live database, by its server's socket."""
-
-    socket: str
-    port: int
-    database: str
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of its connection."""
-        return {"hosts": [self.socket], "port": self.port, "name": self.database, "user": "postgres"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ class Dumper:
             part = self.base / f".{name}.part"
             self.installation.make_directory(part)
             try:
-                tables = self._dump(part, began)
+                tables = make_dump(self.installation, self.source, part, began)
                 self._verify(part, tables)
                 shutil.rmtree(part / "check")
                 # The whole directory, or nothing of it.
@@ -96,41 +80,6 @@ class Dumper:
             made = self.base / name
             size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
             return Dump(made, began, size, tables, self._prune(began))
-
-    def _dump(self, part: Path, began: datetime) -> list[contents.Table]:
-        installation, source = self.installation, self.source
-        settings = source.settings()
-        with closing(connect(settings, target_session_attrs="any")) as connection:
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with connection.cursor() as cursor:
-                # The counts and the dump see the same moment.
-                cursor.execute("SELECT pg_export_snapshot(), current_setting('server_version_num')::int")
-                snapshot, version = cursor.fetchone() or ("", 0)
-                tables = contents.tables(cursor)
-                compression = "--compress=zstd:1" if version >= 160000 else "--compress=1"
-                where = ["-h", source.socket, "-p", str(source.port), "-U", "postgres", "--no-password"]
-                self._run_limited(
-                    installation.program(
-                        *("pg_dump", *where, "--format=directory", f"--jobs={installation.jobs}"),
-                        *(compression, f"--snapshot={snapshot}", f"--file={part / 'data'}", source.database),
-                    )
-                )
-                cursor.execute("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
-                timescaledb = (cursor.fetchone() or (None,))[0]
-        # The roles own what is dumped. No passwords: they are the inventory's.
-        options = ["--roles-only", "--no-role-passwords", f"--file={part / 'roles.sql'}"]
-        installation.run(installation.program("pg_dumpall", *where, *options))
-        files = [path for path in sorted(part.rglob("*")) if path.is_file()]
-        manifest = {
-            "database": source.database,
-            "began": rfc3339(began),
-            "server_version": version,
-            "timescaledb": timescaledb,
-            "tables": contents.as_dicts(tables),
-            "files": {str(path.relative_to(part)): sha256(path) for path in files},
-        }
-        write_atomically(part / "manifest.json", json.dumps(manifest, indent=1), mode=0o640)
-        return tables
 
     def _verify(self, part: Path, tables: list[contents.Table]) -> None:
         """Restore into a cluster of its own: on the live one every row would go to archive and standbys."""
@@ -163,10 +112,6 @@ class Dumper:
                 shutil.rmtree(path)
                 pruned.append(path.name)
         return pruned
-
-    def _run_limited(self, command: list[str]) -> None:
-        """Run beside the live server with what is left of processor and disk."""
-        self.installation.run(["nice", "-n", "10", *command])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

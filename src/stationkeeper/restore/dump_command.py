@@ -17,7 +17,8 @@ from typing import Any
 from ..backup.files.figures import write_run, write_success
 from ..database.connection import connect
 from ..files import write_atomically
-from .dump import Dumper, Source
+from .dump import Dumper
+from .dump_make import Source
 from .programs import Installation
 from .request import RestoreError, rfc3339
 
