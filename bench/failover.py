@@ -206,7 +206,8 @@ def main() -> None:
     inventory = _work_inventory(options.inventory.resolve(), state, synchronous=options.synchronous)
     chance = random.Random(options.seed)  # noqa: S311 (no secret: a seed makes the moments come again)
     bench = Bench(LabSystem(inventory, state), chance)
-    bench.play("database_add_standby", target="databases")
+    if bool(bench.psql(bench.primary(), "SHOW synchronous_standby_names")) != options.synchronous:
+        bench.play("database_add_standby", target="databases")
     bench.prepare()
     rounds = []
     floor = None if options.planned or options.split_brain else bench.floor()

@@ -48,15 +48,12 @@ class Clients:
         time.sleep(seconds)
 
     def first_after(self, moment: float) -> float:
-        """Wait for the first row that was acknowledged after a silence that began at or before ``moment``.
-
-        Return how long after ``moment`` that was.
-        """
-        until = time.monotonic() + 300
-        while time.monotonic() < until:
+        """Wait until clients write; return how long after ``moment`` the longest silence since then ended."""
+        now = time.monotonic()
+        while time.monotonic() < now + 300:
             with self._lock:
                 later = [when for when in self._times if when > moment]
-            if later:
+            if later and max(later) > now:
                 return self._after_silence(moment, later)
             time.sleep(0.02)
         raise AssertionError("no client could write for 300 s")

@@ -96,13 +96,27 @@ class Rejoin:
             stop(node)
             node = look(self.wanted.cluster)
         self._choose(node, primary)
+        try:
+            self._begin()
+        except ControlError as error:
+            if self.wanted.method != "auto" or self.outcome.method == "clone":
+                raise
+            self._step(f"its data do not do, so copied: {error}")
+            node = look(self.wanted.cluster)
+            if node["running"]:
+                stop(node)
+            self._clone(node)
+            self._begin()
+        return self.outcome
+
+    def _begin(self) -> None:
+        """Follow with the data that are there now, where the cluster has a configuration."""
         self._finish()
         node = look(self.wanted.cluster)
         if configuration(node).is_dir():
             declare_start(node, "manual")
             start(node)
             self._stream(node)
-        return self.outcome
 
     def _follows(self, node: dict[str, Any]) -> bool:
         upstream = node["upstream"] or {}
@@ -138,7 +152,7 @@ class Rejoin:
             return self._clone(node)
         self._measure(node, timeline)
         ended_cleanly = node["state"] in ("shut down", "shut down in recovery")
-        if node["was"] == "standby" or (ended_cleanly and self.outcome.lost_bytes == 0):
+        if self.outcome.lost_bytes == 0 and (node["was"] == "standby" or ended_cleanly):
             self.outcome.method = "follow"
             return None
         try:
@@ -228,6 +242,9 @@ class Rejoin:
         self.outcome.method = "clone"
         if not (self.joining / "standby.signal").exists():
             _remove(self.joining)
+            # One that has lost what it should keep is of no use any more.
+            with suppress(ControlError):
+                self._ask(f"DROP_REPLICATION_SLOT {self.wanted.slot}")
             self._reserve()
             source = self.wanted.source(self.wanted.user, application_name="pg_basebackup")
             command: list[str | Path] = [self.programs / "pg_basebackup", "-d", source]
