@@ -72,6 +72,8 @@ class LabSystem:
             name: variables["ansible_host"]
             for group in groups.values()
             for name, variables in group["hosts"].items()
+            # A host of two groups has it in one of them.
+            if variables
         }
 
     def hosts(self, group: str) -> list[str]:
