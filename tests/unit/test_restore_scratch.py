@@ -110,7 +110,7 @@ def test_the_data_are_proven_and_damage_is_found(world: World) -> None:
     assert table["name"] == "public.readings"
     assert table["rows"] == 5
     assert table["newest"].startswith(world.moments[4].strftime("%Y-%m-%d %H:%M:%S"))
-    # One byte of an index: no query needs it, so only amcheck and the page's checksum can tell.
+    # One byte of an index. A query that reads the page stumbles over it, or else the check of all pages.
     with closing(scratch.server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_relation_filepath('readings_pkey')")
         path = scratch.server.data / cursor.fetchone()[0]  # type: ignore[index]
@@ -120,7 +120,7 @@ def test_the_data_are_proven_and_damage_is_found(world: World) -> None:
     path.write_bytes(page)
     scratch.start()
     damaged = prove(scratch.server)
-    assert any("pg_checksums failed" in problem for problem in damaged.problems)
+    assert "invalid page" in str(damaged.problems) or "pg_checksums failed" in str(damaged.problems)
     assert scratch.server.running()
 
 
