@@ -58,11 +58,28 @@ class PgBackRestRig:
             self.own(copied)
             self.options["repo2-storage-ca-file"] = str(copied)
         self.configure()
+        self._start()
+        self.pgbackrest("stanza-create")
+
+    def _start(self) -> None:
         archive = f"pgbackrest\\ --config={self.config}\\ --stanza={STANZA}\\ archive-push\\ %p"
         self.cluster.start(
             archive_mode="on", archive_command=archive, wal_level="replica", max_wal_senders="3"
         )
-        self.pgbackrest("stanza-create")
+
+    def promote(self) -> None:
+        """Have the cluster begin a new timeline, as a standby does that becomes the primary."""
+        self.cluster.stop()
+        signal = self.cluster.data / "standby.signal"
+        signal.touch()
+        self.own(signal)
+        self._start()
+        connection = psycopg2.connect(
+            host=str(self.directory), port=self.cluster.port, user="postgres", dbname="postgres"
+        )
+        connection.autocommit = True
+        connection.cursor().execute("SELECT pg_promote(true, 60)")
+        connection.close()
 
     def own(self, path: Path) -> None:
         """Give a path to the account that pgBackRest runs as."""

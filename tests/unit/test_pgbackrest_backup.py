@@ -143,6 +143,21 @@ def test_wal_that_is_missing_is_found_though_verify_calls_it_ok(rig: PgBackRestR
     assert problems(rig) == []
 
 
+def test_a_new_primary_goes_on_in_the_archive_and_its_history_is_needed(rig: PgBackRestRig) -> None:
+    rig.promote()
+    rig.write()
+    rig.pgbackrest("check")
+    assert problems(rig) == []
+    assert back_up(rig.settings, "diff").succeeded
+    (history,) = rig.repository.glob(f"archive/{STANZA}/*/00000002.history")
+    kept = history.rename(rig.directory / history.name)
+    try:
+        assert problems(rig) == ["WAL 00000002.history is missing: timeline 2 cannot be reached"]
+    finally:
+        kept.rename(history)
+    assert problems(rig) == []
+
+
 def test_a_wrong_passphrase_is_found_though_verify_ends_with_0(rig: PgBackRestRig) -> None:
     rig.configure(repo1_cipher_pass="incorrect horse battery staple")
     try:
