@@ -19,8 +19,6 @@ CONFIGURATIONS = Path("/etc/postgresql")
 CLUSTERS = Path("/var/lib/postgresql")
 PROGRAMS = Path("/usr/lib/postgresql")
 TIMEOUT_S = 15
-# States of pg_controldata in which the cluster was following another one.
-FOLLOWING = ("shut down in recovery", "in archive recovery")
 # All at once, so that the values belong together. CASE keeps a function from a server that has none of it.
 QUERY = """
 WITH here AS (
@@ -201,7 +199,8 @@ def _control(version: str, data: Path) -> dict[str, Any]:
         control = parse_control(as_postgres([PROGRAMS / version / "bin" / "pg_controldata", data]))
     except (OSError, subprocess.SubprocessError, KeyError, ValueError) as error:
         return {"was": None, "message": f"pg_controldata cannot read {data}: {reason(error)}"}
-    follows = (data / "standby.signal").exists() or control["state"] in FOLLOWING
+    # Nothing but this file makes it follow: without it even a standby's data start as a primary.
+    follows = (data / "standby.signal").exists()
     return {**control, "was": "standby" if follows else "primary"}
 
 

@@ -91,6 +91,10 @@ class Rejoin:
             return self.outcome
         self.outcome.changed = True
         primary = self._identify()
+        self._refuse_another_database(node, primary[0])
+        if node["exists"] and configuration(node).is_dir():
+            # Nobody may start what is half changed, not the guard either; `_begin` takes it back.
+            declare_start(node, "disabled")
         if node["running"]:
             self._step("stopped the server")
             stop(node)
@@ -139,15 +143,17 @@ class Rejoin:
         identifier, timeline, *_ = self._ask("IDENTIFY_SYSTEM").split("|")
         return identifier, int(timeline)
 
-    def _choose(self, node: dict[str, Any], primary: tuple[str, int]) -> None:
-        """Follow as it is, rewind or copy: what the data allow, or what was asked for."""
-        identifier, timeline = primary
-        method = self.wanted.method
-        if node["exists"] and node["system_identifier"] != identifier and method != "clone":
+    def _refuse_another_database(self, node: dict[str, Any], identifier: str) -> None:
+        if node["exists"] and node["system_identifier"] != identifier and self.wanted.method != "clone":
             raise ControlError(
                 f"this host holds another database (system identifier {node['system_identifier']}, that of "
                 f"the primary is {identifier}): only method clone takes that, and keeps this one beside it"
             )
+
+    def _choose(self, node: dict[str, Any], primary: tuple[str, int]) -> None:
+        """Follow as it is, rewind or copy: what the data allow, or what was asked for."""
+        timeline = primary[1]
+        method = self.wanted.method
         if not node["exists"] or self.rewinding.exists() or method == "clone":
             return self._clone(node)
         self._measure(node, timeline)
