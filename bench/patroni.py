@@ -29,7 +29,7 @@ from failover import TABLE, Bench
 from lab.system import ROOT, LabSystem
 
 #: Longer than a failover takes, so that the old leader finds another one when it comes back.
-FAULT_S = 60
+FAULT_S = 45
 WHOLE_S = 600
 CONFIGURATION = "/etc/patroni/17-main.yml"
 IDENTITY = "/etc/stationkeeper/cluster"

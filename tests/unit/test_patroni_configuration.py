@@ -38,6 +38,7 @@ def patroni() -> dict[str, Any]:
             _patroni_file="/etc/patroni/17-main.yml",
             _patroni_server="/etc/postgresql/17/main",
             _patroni_data="/var/lib/postgresql/17/main",
+            _patroni_away="/usr/local/lib/patroni_etcd_away",
             _patroni_identity="/etc/stationkeeper/cluster",
         )
     )
