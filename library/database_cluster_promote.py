@@ -31,6 +31,11 @@ options:
     type: list
     elements: str
     default: []
+  after:
+    description:
+      - With V(primary), promote a standby only when it has replayed the log beyond this position, which is
+        waited for. Otherwise the module fails, RV(tried) is false, and nothing was promoted.
+    type: str
   alone:
     description: In synchronous mode, let it commit without a standby until one follows again.
     type: bool
@@ -56,6 +61,10 @@ node:
   description: What the host is afterwards, as M(database_node) has it.
   type: dict
   returned: always
+tried:
+  description: Whether a promotion may have happened although the module failed.
+  type: bool
+  returned: failure
 seconds:
   description: How long PostgreSQL took for it.
   type: float
@@ -68,6 +77,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.database.cluster.control import (
     ControlError,
+    LaggingError,
+    caught_up,
     declare_start,
     promote,
     start,
@@ -87,6 +98,8 @@ def _primary(module: AnsibleModule, node: dict[str, Any]) -> bool:
         declare_start(node, "manual")
         start(node)
         node = wait_for(node, ("primary", "standby"), timeout_s=60)
+    if module.params["after"] and node["role"] == "standby":
+        caught_up(node, module.params["after"])
     declare_start(node, "manual")
     promote(node, slots, alone=module.params["alone"])
     return True
@@ -120,6 +133,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["primary", "fenced", "released"], "required": True},
             "cluster": {"type": "str", "default": "main"},
             "slots": {"type": "list", "elements": "str", "default": []},
+            "after": {"type": "str"},
             "alone": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -131,8 +145,10 @@ def main() -> None:
     began = time.monotonic()
     try:
         changed = act(module, node)
+    except LaggingError as error:
+        module.fail_json(msg=str(error), tried=False)
     except (ControlError, OSError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), tried=True)
     seconds = round(time.monotonic() - began, 3)
     after = look(module.params["cluster"])
     diff = {"before": f"{node['role']}, {node['start']}\n", "after": f"{after['role']}, {after['start']}\n"}

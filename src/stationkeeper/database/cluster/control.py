@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_atomically
-from .node import CONFIGURATIONS, as_postgres, look, psql, reason
+from .node import CONFIGURATIONS, as_postgres, look, lsn_bytes, psql, reason
 
 STOP_S = 60
 START_S = 300
@@ -21,6 +21,10 @@ PROMOTE_S = 60
 
 class ControlError(RuntimeError):
     """The cluster does not do what it has to; the message says what was tried and where to look."""
+
+
+class LaggingError(ControlError):
+    """The standby does not have all of the log that it has to have; nothing was promoted."""
 
 
 def declare_start(node: Mapping[str, Any], word: str) -> bool:
@@ -86,6 +90,20 @@ def wait_for(node: Mapping[str, Any], roles: Iterable[str], *, timeout_s: float)
             return found
         if time.monotonic() > until:
             raise ControlError(f"after {timeout_s:.0f} s the server is {found['role']}: {found['message']}")
+        time.sleep(0.1)
+
+
+def caught_up(node: Mapping[str, Any], position: str, *, timeout_s: float = 15) -> None:
+    """Wait until the standby has replayed the log beyond a position. Raises LaggingError."""
+    until = time.monotonic() + timeout_s
+    while True:
+        replayed = psql("SELECT pg_last_wal_replay_lsn()", dsn(node))
+        if lsn_bytes(replayed) > lsn_bytes(position):
+            return
+        if time.monotonic() > until:
+            raise LaggingError(
+                f"nothing was promoted: the standby has {replayed}, needs more than {position}"
+            )
         time.sleep(0.1)
 
 
