@@ -29,6 +29,7 @@ class Damage:
     since: datetime | None = None
     until: datetime | None = None
     mended: bool = False
+    parent: str | None = None  # The hypertable of a chunk.
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, times in RFC 3339."""
@@ -113,9 +114,9 @@ def advice(damage: Sequence[Damage], *, standby: bool) -> list[str]:
             "keep this host's disk as it is. Where database_corruption finds a standby whole, change over to "
             "it with database_switchover and make this copy anew with database_rejoin: nothing is lost"
         )
-        tables = sorted({one.table for one in heaps})
-        steps.append(f"else bring {', '.join(tables)} back with backup_restore, that table only")
+        tables = ", ".join(sorted({one.parent or one.table for one in heaps}))
         spans = [(one.since, one.until) for one in heaps if one.since and one.until]
+        steps.append(f"else bring {tables} back with backup_restore (table, rows_from, rows_to)")
         if spans:
             since, until = min(one for one, _ in spans), max(one for _, one in spans)
             steps.append(

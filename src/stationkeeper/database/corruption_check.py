@@ -230,6 +230,9 @@ class _Finder:
             "message": message,
             "block": block,
         }
+        place["parent"] = _one(
+            self.connection, "SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = %s", (oid,)
+        )
         if block is not None:
             since, until, devices = around(self.connection, oid, name, block)
             place |= {"since": since, "until": until, "device_ids": devices}
