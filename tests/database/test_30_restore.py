@@ -85,8 +85,11 @@ def test_a_parallel_restore_by_hand_leaves_no_row_and_ours_has_all(flux_ha: LabS
     # The guides' way to be quick: it prints errors, and every hypertable is empty.
     psql(flux_ha, primary, "CREATE DATABASE by_hand", "postgres")
     try:
+        psql(flux_ha, primary, "CREATE EXTENSION timescaledb", "by_hand")
+        psql(flux_ha, primary, "SELECT timescaledb_pre_restore()", "by_hand")
         _, said = shell(flux_ha, primary, f"pg_restore -j2 -d by_hand {newest.strip()}/data")
         assert "is not present in table" in said
+        psql(flux_ha, primary, "SELECT timescaledb_post_restore()", "by_hand")
         assert psql(flux_ha, primary, "SELECT count(*) FROM flux.mg_bess_readings", "by_hand") == "0"
     finally:
         psql(flux_ha, primary, "DROP DATABASE by_hand WITH (FORCE)", "postgres")
