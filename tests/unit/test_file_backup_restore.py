@@ -74,16 +74,21 @@ def test_files_come_back_where_they_were(world: World, tmp_path: Path) -> None:
 def test_what_is_replaced_is_kept_and_what_is_new_stays(world: World) -> None:
     etc = world.host / "etc"
     (etc / "1.conf").write_text("spoilt\n")
+    # Of the same size and time, as a damaged disk leaves it.
+    about = (etc / "3.conf").stat()
+    (etc / "3.conf").write_text("setting = x\n")
+    os.utime(etc / "3.conf", ns=(about.st_atime_ns, about.st_mtime_ns))
     (etc / "2.conf").chmod(0o600)
     (etc / "new.conf").write_text("of today\n")
     planned = put_back(world, "configuration", "planned", dry_run=True)
-    assert planned.replaced == [f"{etc}/1.conf", f"{etc}/2.conf"]
+    assert planned.replaced == [f"{etc}/{number}.conf" for number in (1, 2, 3)]
     assert (etc / "1.conf").read_text() == "spoilt\n"
     restored = put_back(world, "configuration", "real")
     assert restored.replaced == planned.replaced
     assert restored.kept == str(world.settings.state / "replaced" / "real")
     assert (Path(restored.kept) / str(etc).lstrip("/") / "1.conf").read_text() == "spoilt\n"
     assert (etc / "1.conf").read_text() == "setting = 1\n"
+    assert (etc / "3.conf").read_text() == "setting = 3\n"
     assert (etc / "2.conf").stat().st_mode & 0o777 == 0o644
     assert (etc / "new.conf").read_text() == "of today\n"
     again = put_back(world, "configuration", "again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from typing import Any
 from . import copies
 from .restic import VERIFIED, Restic, Snapshot, locked
 from .settings import BackupError, BackupSet, Settings
-from .verification import attributes, differing_attributes
+from .verification import attributes, differing_attributes, same_bytes
 
 # Go's bits of a mode, as restic lists them, and the system's.
 _SPECIAL = {1 << 23: stat.S_ISUID, 1 << 22: stat.S_ISGID, 1 << 20: stat.S_ISVTX}
@@ -243,7 +242,7 @@ def _differs(source: Path, path: Path) -> str:
         return "it is of another type"
     if source.is_symlink():
         return "" if source.readlink() == path.readlink() else "it leads elsewhere"
-    if source.is_file() and not filecmp.cmp(source, path, shallow=False):
+    if source.is_file() and not same_bytes(source, path):
         return "it has other bytes"
     return differing_attributes(attributes(source), attributes(path))
 
