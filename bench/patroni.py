@@ -50,9 +50,11 @@ class Round:
 class PatroniBench(Bench):
     """A lab whose database Patroni runs."""
 
-    def members(self) -> list[dict[str, Any]]:
-        """Return what Patroni says of every member; any host that answers is asked."""
+    def members(self, but: str = "") -> list[dict[str, Any]]:
+        """Return what Patroni says of every member; any host that answers is asked, except ``but``."""
         for host in self.hosts:
+            if host == but:
+                continue
             words = ("timeout", "15", "patronictl", "-c", CONFIGURATION, "list", "--format=json")
             try:
                 said = self.system.on_host(host, *words, check=False)
@@ -93,8 +95,7 @@ class PatroniBench(Bench):
             clients.run_for(self.chance.uniform(2, 12))
             self.system.labctl("power-cut", old, "--for", str(FAULT_S))
             began = time.monotonic()
-            clients.first_after(began)
-            clients.run_for(3)
+            self._other_leads(old, clients)
         return self._ended(f"power cut {number} of {old}{with_etcd}", clients, began)
 
     def cut(self, number: int) -> Round:
@@ -107,8 +108,7 @@ class PatroniBench(Bench):
             began = time.monotonic()
             with ThreadPoolExecutor(1) as aside:
                 writing = aside.submit(self.system.on_host, old, *inside, check=False)
-                clients.first_after(began)
-                clients.run_for(3)
+                self._other_leads(old, clients)
         isolated = writing.result().stdout.split()
         found = self._ended(f"network cut {number} of {old}", clients, began)
         present = {seq for client, seq in self._stored() if client == "isolated"}
@@ -125,6 +125,15 @@ class PatroniBench(Bench):
             self.play("database_switchover", target="databases", new_primary=new)
             clients.run_for(1)
         return self._ended(f"switchover {number} to {new}", clients, began)
+
+    def _other_leads(self, old: str, clients: Any) -> None:
+        """Wait until another host is leader and clients write to it; the fault may take a moment to bite."""
+        self.system.wait("another host is leader", lambda: self._leads_beside(old), WHOLE_S)
+        clients.first_after(time.monotonic())
+        clients.run_for(3)
+
+    def _leads_beside(self, old: str) -> bool:
+        return any(member["Role"] == "Leader" and member["Member"] != old for member in self.members(old))
 
     def _ended(self, name: str, clients: Any, began: float) -> Round:
         self.system.wait("all hosts follow again", self.whole, WHOLE_S)
