@@ -82,7 +82,7 @@ def test_a_parallel_restore_by_hand_leaves_no_row_and_ours_has_all(flux_ha: LabS
     assert dumped.code == 0, dumped.output
     assert "restored and equal" in dumped.output
     _, newest = shell(flux_ha, primary, "ls -d /var/lib/stationkeeper_dump/flux-*Z | tail -1")
-    # The guides' way to be quick: it prints errors, and every hypertable is empty.
+    # The guides' way to be quick: it prints errors, and no reading is left.
     psql(flux_ha, primary, "CREATE DATABASE by_hand", "postgres")
     try:
         psql(flux_ha, primary, "CREATE EXTENSION timescaledb", "by_hand")
@@ -90,7 +90,10 @@ def test_a_parallel_restore_by_hand_leaves_no_row_and_ours_has_all(flux_ha: LabS
         _, said = shell(flux_ha, primary, f"pg_restore -j2 -d by_hand {newest.strip()}/data")
         assert "is not present in table" in said
         psql(flux_ha, primary, "SELECT timescaledb_post_restore()", "by_hand")
-        assert psql(flux_ha, primary, "SELECT count(*) FROM flux.mg_bess_readings", "by_hand") == "0"
+        # Which part of the catalog got lost is a matter of luck: no row, or none that can be read.
+        count = "psql -XAtq -d by_hand -c 'SELECT count(*) FROM flux.mg_bess_readings'"
+        code, counted = shell(flux_ha, primary, count)
+        assert counted.strip() == "0" or (code != 0 and "has no dimension slices" in counted), counted
     finally:
         psql(flux_ha, primary, "DROP DATABASE by_hand WITH (FORCE)", "postgres")
     # And a dump of the schema alone, as the guides make it, has none to restore.
