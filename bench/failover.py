@@ -92,6 +92,9 @@ class Bench:
             clients.run_for(self.chance.uniform(2, 4))
             self.system.labctl("power-cut", old, "--for", str(WITHOUT_POWER_S))
             began = time.monotonic()
+            # In synchronous mode commits would wait for the machine that is gone.
+            self.psql(new, "ALTER SYSTEM SET synchronous_standby_names = ''")
+            self.psql(new, "SELECT pg_reload_conf()")
             self.psql(new, "SELECT pg_promote(true, 60)")
             seconds = clients.first_after(began)
         self._rejoin(old, began)
