@@ -40,8 +40,8 @@ options:
 options:
   recover_to:
     description:
-      - V(end) for everything that is archived, V(immediate) for a backup as it was when it ended, or a time in
-        RFC 3339 with its offset from UTC for what had been committed by then.
+      - V(end) for everything that is archived, V(immediate) for a backup as it was when it ended, or a time
+        in RFC 3339 with its offset from UTC for what had been committed by then.
       - V(end) when left out, and V(immediate) with O(backup).
     type: str
   backup:
@@ -53,8 +53,8 @@ options:
     default: 86400
   accept_short_hours:
     description:
-      - Do not fail for hours of devices that have fewer rows than their coverage has on record, where rows were
-        deleted on purpose before the target. They are in the evidence either way.
+      - Do not fail for hours of devices that have fewer rows than their coverage has on record, where rows
+        were deleted on purpose before the target. They are in the evidence either way.
     type: bool
     default: false
 """
