@@ -73,9 +73,8 @@ class PatroniBench(Bench):
         members = self.members()
         states = sorted(str(member["State"]) for member in members)
         # A former leader that has to be rewound connects too, again and again.
-        return len({member.get("TL") for member in members}) == 1 and states == ["running"] + [
-            "streaming"
-        ] * (len(self.hosts) - 1)
+        timelines = {member.get("TL") for member in members}
+        return len(timelines) == 1 and states == ["running"] + ["streaming"] * (len(self.hosts) - 1)
 
     def etcd_leads(self, host: str) -> bool:
         """Whether etcd's leader is on this host as well: then etcd has to elect one before Patroni can."""
