@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab.system import LabSystem
+from system import LabSystem
 
 _DAY = "2026-02-03"
 # A day of its own, so that nothing that the system does meanwhile is in it.
