@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from system import LabSystem
 
 _DAY = "2026-02-03"
