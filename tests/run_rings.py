@@ -2,9 +2,9 @@
 
 Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecule scenarios, two at a time),
 ring 4 runbooks and drills (pytest, on whole systems in the lab: `system` one with three stations, `database`
-one with a standby and backups). `system` spends much of its time waiting and takes longest, so it runs
-beside all others and goes before them. While it converges its hosts, which needs every processor, ring 2
-runs, where nothing waits for time. The output of each step goes to
+one with a standby and backups, which runs with the scenarios of ring 3). `system` spends much of its time
+waiting and takes longest, so it runs beside all others and goes before them. While it converges its hosts,
+which needs every processor, ring 2 runs, where nothing waits for time. The output of each step goes to
 ``.state/test/<step>.log``; the last lines of a failing step are shown.
 
 Beside all the others a machine can be too slow for a test of ring 1 that waits for real processes. So what
@@ -173,8 +173,11 @@ def hosts() -> list[Step]:
     steps = [Step(f"molecule {name}", ["molecule", "test", "--scenario-name", name]) for name in names]
     # The tests of the lab itself, with labs and faults of their own that last some seconds.
     lab = pytest_step("lab", LAB_TESTS)
-    lab.yields = False
-    steps.insert(0, lab)
+    # A system of its own. It takes as long as all scenarios together, so it begins first, in one of the places.
+    database = pytest_step("database", "--timeout=1500", "tests/database")
+    for step in (lab, database):
+        step.yields = False
+        steps.insert(0, step)
     with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
         return list(pool.map(run, steps))
 
@@ -188,19 +191,11 @@ def system() -> list[Step]:
     return [run(step)]
 
 
-def database() -> list[Step]:
-    # A system of its own: when the other rings are through, its hosts have a processor.
-    step = pytest_step("database", "--timeout=1500", "tests/database")
-    step.yields = False
-    return [run(step)]
-
-
 # In the order in which they run; the system ring runs beside the others.
 RINGS: dict[str, tuple[str, Callable[[], list[Step]]]] = {
     "contract": ("ring 2, contract", contract),
     "unit": ("ring 1, unit", unit),
-    "hosts": ("ring 3, hosts", hosts),
-    "database": ("ring 4, the database survives", database),
+    "hosts": ("ring 3, hosts, and a database", hosts),
     "system": ("ring 4, runbooks and drills", system),
 }
 

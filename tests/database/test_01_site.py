@@ -1,4 +1,4 @@
-"""The system with a standby: site.yml makes it from bare hosts, and a second run changes nothing."""
+"""The system with a standby: site.yml makes it from bare hosts. test_02 has the second run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ def test_converge(flux_ha: LabSystem) -> None:
     play = flux_ha.playbook("site", None, "--diff")
     assert play.code == 0, play.output[-8000:]
     assert "DEPRECATION" not in play.output
-
-
-def test_second_converge_changes_nothing(flux_ha: LabSystem) -> None:
-    play = flux_ha.playbook("site")
-    assert play.code == 0, play.output[-5000:]
-    assert play.changed == {}, play.output
 
 
 def test_one_host_is_primary_and_the_other_streams_in_both_views(flux_ha: LabSystem) -> None:
