@@ -173,7 +173,7 @@ def hosts() -> list[Step]:
     steps = [Step(f"molecule {name}", ["molecule", "test", "--scenario-name", name]) for name in names]
     # The tests of the lab itself, with labs and faults of their own that last some seconds.
     lab = pytest_step("lab", LAB_TESTS)
-    # A system of its own. It takes as long as all scenarios together, so it begins first, in one of the places.
+    # A system of its own. It takes as long as all scenarios together, so it begins first.
     database = pytest_step("database", "--timeout=1500", "tests/database")
     for step in (lab, database):
         step.yields = False
