@@ -25,6 +25,7 @@ def say(text: str = "") -> None:
 
 def play(system: LabSystem, name: str, inputs: Mapping[str, Any] | None = None) -> Play:
     """Run a playbook and say how it went; the whole output only of one that failed."""
+    say(f"  {name} …")
     done = system.playbook(name, inputs)
     say(f"  {name:<24} {'ok' if done.code == 0 else 'FAILED':<7} {done.seconds:>5.0f} s")
     if done.code != 0:

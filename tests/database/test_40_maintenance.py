@@ -38,7 +38,7 @@ def test_a_system_that_was_stopped_is_started_in_order_with_one_primary(flux_ha:
     for host in flux_ha.hosts("stations"):
         flux_ha.on_host(host, "systemctl", "stop", "bess_controller")
     for host in flux_ha.hosts("hubs"):
-        flux_ha.on_host(host, "systemctl", "stop", "redis-server", "prometheus", "grafana-server")
+        flux_ha.on_host(host, "systemctl", "stop", "redis-server", "prometheus")
     for host in flux_ha.hosts("databases"):
         flux_ha.on_host(host, "systemctl", "stop", "postgresql-guard")
         flux_ha.on_host(host, "pg_ctlcluster", "17", "main", "stop", "-m", "fast")

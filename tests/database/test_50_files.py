@@ -18,7 +18,10 @@ def redis(system: LabSystem, *command: str) -> str:
     """Ask Redis by its own client, on the hub, as its administrator."""
     secrets = yaml.safe_load((system.inventory / "group_vars" / "all" / "secrets.yml").read_text())
     environment = f"REDISCLI_AUTH={secrets['secret_redis_admin_password']}"
-    return system.on_host(HUB, "env", environment, "redis-cli", "--user", "admin", *command).stdout.strip()
+    done = system.on_host(HUB, "env", environment, "redis-cli", "--user", "admin", *command, check=False)
+    # Not by `check`, which would show the password.
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
 
 
 def shell(system: LabSystem, host: str, command: str) -> str:
