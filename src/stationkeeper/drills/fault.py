@@ -20,6 +20,7 @@ from typing import Any
 
 GUARD = "postgresql-guard.service"
 UNITS = Path("/etc/systemd/system")
+SPARE = 128 * 2**20
 RECORDS = Path("/var/lib/stationkeeper/drills")
 KINDS = ("service_crash", "database_crash", "files_away", "disk_full", "network_split")
 
@@ -116,12 +117,17 @@ def _disk_full(name: str, options: Mapping[str, Any]) -> Fault:
             f"the disk of {directory} has {free / 2**30:.0f} GB left; a drill fills at most "
             f"{largest / 2**30:.0f}. Raise largest_gb when a file of that size does no harm"
         )
-    filler = directory / f".{name}.filler"
+    filler = shlex.quote(str(directory / f".{name}.filler"))
+    # The file system needs some of what is free itself, so the rest is written until
+    # nothing more goes in.
+    commands = [f"fallocate --length {size if leave else max(size - SPARE, 1)} {filler}"]
+    if not leave:
+        commands.append(f"cat /dev/zero >> {filler} 2> /dev/null; sync {filler}; true")
     return Fault(
         name,
         "disk_full",
-        (("fallocate", "--length", str(size), str(filler)),),
-        (f"rm -f {shlex.quote(str(filler))}",),
+        tuple(("sh", "-c", command) for command in commands),
+        (f"rm -f {filler}",),
         f"{size // 2**20} MB of {directory} are taken, {leave // 2**20} MB are left",
     )
 
