@@ -270,6 +270,18 @@ def test_missing_ignore_rules_are_found(tmp_path: Path) -> None:
     assert not any(".venv" in problem for problem in problems)
 
 
+def test_secrets_that_a_scenario_only_borrows_are_found(tmp_path: Path) -> None:
+    real = tmp_path / "inventories" / "main.yml"
+    real.parent.mkdir()
+    real.write_text("users: [{password: '{{ secret_one }}'}, {password: '{{ secret_two }}'}]\n")
+    scenario = tmp_path / "molecule" / "cache"
+    scenario.mkdir(parents=True)
+    (scenario / "main.yml").symlink_to(real)
+    (scenario / "passwords.yml").write_text("secret_one: for this scenario\n")
+    problems = repository.scenario_secret_problems(scenario)
+    assert problems == ["molecule/cache uses secret_two and does not define it"]
+
+
 def test_wrong_pins_are_found(tmp_path: Path) -> None:
     requirements = tmp_path / "requirements.yml"
     requirements.write_text(

@@ -68,6 +68,13 @@ def test_gitignore_keeps_state_and_secrets_out(root: Path) -> None:
     assert not problems, report(problems)
 
 
+def test_scenarios_define_the_secrets_that_they_use(root: Path) -> None:
+    scenarios = sorted(path.parent for path in (root / "molecule").glob("*/molecule.yml"))
+    assert scenarios
+    problems = [problem for one in scenarios for problem in repository.scenario_secret_problems(one)]
+    assert not problems, report(problems)
+
+
 def test_collections_are_pinned_to_what_is_installed(root: Path) -> None:
     collections = Path(next(iter(ansible_collections.__path__)))
     problems = repository.pin_problems(root / "requirements.yml", collections)

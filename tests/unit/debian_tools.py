@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
@@ -51,5 +52,11 @@ def _unpack(package: str) -> str:
     if got.returncode != 0:
         return got.stderr.strip() or "run apt-get update first"
     newest = max(downloads.glob(f"{package}_*.deb"), key=lambda path: path.stat().st_mtime)
-    subprocess.run(["dpkg-deb", "-x", newest, CACHE / "tools"], check=True)
+    # Several processes of tests ask at once: what another sees under its name is whole.
+    with tempfile.TemporaryDirectory(dir=CACHE) as place:
+        subprocess.run(["dpkg-deb", "-x", newest, place], check=True)
+        tools = CACHE / "tools" / "usr" / "bin"
+        tools.mkdir(parents=True, exist_ok=True)
+        for program in (Path(place) / "usr" / "bin").iterdir():
+            program.replace(tools / program.name)
     return ""

@@ -16,7 +16,16 @@ from free_port import free_port
 from redis_server import PASSWORD, RedisServer
 
 from stationkeeper.backup.files.cache_restore import Server, restore
-from stationkeeper.backup.files.redis_copy import Contents, check_rdb, copy_redis, judge, judge_load
+from stationkeeper.backup.files.redis_copy import (
+    Contents,
+    check_rdb,
+    copy_redis,
+    judge,
+    judge_load,
+    same_value,
+    scratch,
+)
+from stationkeeper.backup.files.resp import Redis
 from stationkeeper.backup.files.settings import BackupError, RedisAddress
 
 
@@ -70,6 +79,32 @@ def test_a_file_of_redis_is_of_its_last_save_and_ours_of_now(live: RedisServer, 
     now = copy.with_name("now.rdb")
     assert copy_redis(address(live.port), now)["keys"] == 3004
     live.admin.delete("since the save")
+
+
+def test_values_are_compared_by_what_is_in_them(live: RedisServer, tmp_path: Path) -> None:
+    """Many fields stand in another order in every process, and what shrank has another form when loaded."""
+    live.admin.hset("large", mapping={f"field {number}": number for number in range(2000)})
+    live.admin.sadd("large set", *(f"member {number}" for number in range(2000)))
+    live.admin.zadd("shrunk", {f"member {number}": number for number in range(300)})
+    live.admin.zremrangebyscore("shrunk", 10, 1000)
+    live.admin.expire("shrunk", 3600)
+    keys = [b"large", b"large set", b"shrunk"]
+    target = tmp_path / "values.rdb"
+    with Redis(address(live.port)) as server:
+        values = server.dumps(keys)
+    copy_redis(address(live.port), target)
+    with scratch(tmp_path, target, "--enable-debug-command", "local") as loaded:
+        assert any(loaded("DUMP", key) != values[key] for key in keys), "this test would prove nothing"
+        for key, value in values.items():
+            assert value is not None
+            assert same_value(loaded, key, value)
+        loaded("HSET", "large", "field 7", "another")
+        loaded("SREM", "large set", "member 7")
+        loaded("ZADD", "shrunk", 8, "member 7")
+        for key, value in values.items():
+            assert value is not None
+            assert not same_value(loaded, key, value)
+    live.admin.delete(*keys)
 
 
 def test_the_copying_user_can_change_nothing(live: RedisServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -85,6 +86,20 @@ def pin_problems(requirements: Path, collections: Path) -> list[str]:
                 f"requirements.yml pins {name} {version or 'to nothing'}; installed is {installed}"
             )
     return problems
+
+
+def scenario_secret_problems(scenario: Path) -> list[str]:
+    """Secrets that a molecule scenario uses and does not define: it borrows files of real inventories.
+
+    Where it is found late, it is in the middle of the whole test run.
+    """
+    files = [Path(place) / name for place, _, names in os.walk(scenario, followlinks=True) for name in names]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(files) if file.suffix == ".yml")
+    defined = set(re.findall(r"^ *(secret_\w+):", text, re.MULTILINE))
+    return [
+        f"molecule/{scenario.name} uses {name} and does not define it"
+        for name in sorted(set(re.findall(r"\bsecret_\w+", text)) - defined)
+    ]
 
 
 def _text(path: Path) -> str:
