@@ -57,15 +57,9 @@ class Bench:
         self.chance = chance
         self.hosts = system.hosts("databases")
 
-    def psql(self, host: str, statement: str) -> str:
-        words = ["runuser", "-u", "postgres", "--", "psql", "-XqAt", "-d", "flux", "-c", statement]
-        return self.system.labctl("exec", host, "--", *words).stdout.strip()
-
     def primary(self) -> str:
-        """Return who is primary; both hosts must be up."""
-        found = [host for host in self.hosts if self.psql(host, "SELECT pg_is_in_recovery()") == "f"]
-        assert len(found) == 1, f"primaries: {found}"
-        return found[0]
+        """Return who is primary; where Patroni runs the servers, its members say so."""
+        return self.system.primary()
 
     def play(self, name: str, **variables: str) -> Play:
         play = self.system.playbook(name, {"reason": "bench/failover.py", **variables})
@@ -74,7 +68,7 @@ class Bench:
 
     def prepare(self) -> None:
         """Make the clients' table anew."""
-        self.psql(
+        self.system.psql(
             self.primary(),
             f"DROP TABLE IF EXISTS {TABLE}; "
             f"CREATE TABLE {TABLE} (client text, seq bigint, PRIMARY KEY (client, seq)); "
@@ -93,9 +87,9 @@ class Bench:
             self.system.labctl("power-cut", old, "--for", str(WITHOUT_POWER_S))
             began = time.monotonic()
             # In synchronous mode commits would wait for the machine that is gone.
-            self.psql(new, "ALTER SYSTEM SET synchronous_standby_names = ''")
-            self.psql(new, "SELECT pg_reload_conf()")
-            self.psql(new, "SELECT pg_promote(true, 60)")
+            self.system.psql(new, "ALTER SYSTEM SET synchronous_standby_names = ''")
+            self.system.psql(new, "SELECT pg_reload_conf()")
+            self.system.psql(new, "SELECT pg_promote(true, 60)")
             seconds = clients.first_after(began)
         self._rejoin(old, began)
         return seconds
@@ -209,7 +203,7 @@ def main() -> None:
     inventory = _work_inventory(options.inventory.resolve(), state, synchronous=options.synchronous)
     chance = random.Random(options.seed)  # noqa: S311 (no secret: a seed makes the moments come again)
     bench = Bench(LabSystem(inventory, state), chance)
-    if bool(bench.psql(bench.primary(), "SHOW synchronous_standby_names")) != options.synchronous:
+    if bool(bench.system.psql(bench.primary(), "SHOW synchronous_standby_names")) != options.synchronous:
         bench.play("database_add_standby", target="databases")
     bench.prepare()
     rounds = []

@@ -157,7 +157,7 @@ def main() -> None:
     system = LabSystem(options.inventory.resolve(), state)
     bench = PatroniBench(system, random.Random(options.seed))  # noqa: S311 (the moments come again)
     leader = bench.primary()
-    synchronous = bench.psql(leader, "SHOW synchronous_standby_names") != ""
+    synchronous = bench.system.psql(leader, "SHOW synchronous_standby_names") != ""
     bench.prepare()
     one = bench.cut if options.cut else bench.planned_switchover if options.planned else bench.killed
     rounds = []

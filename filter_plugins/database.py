@@ -56,10 +56,18 @@ def database_failover(
     looks: Mapping[str, Any], confirmed: str, new_primary: str | None, insist: bool
 ) -> dict[str, Any]:
     """Return whom a failover makes primary; ``confirmed`` are host names with commas."""
-    names = [name.strip() for name in str(confirmed or "").split(",") if name.strip()]
     return change.failover(
-        looks, confirmed=names, new_primary=new_primary or None, insist=bool(insist)
+        looks, confirmed=_names(confirmed), new_primary=new_primary or None, insist=bool(insist)
     ).as_dict()
+
+
+def database_run_alone(looks: Mapping[str, Any], confirmed: str) -> dict[str, Any]:
+    """Return the primary that is to wait for no standby; ``confirmed`` are host names with commas."""
+    return change.run_alone(looks, _names(confirmed)).as_dict()
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
 
 
 def database_switchover(
@@ -101,6 +109,7 @@ class FilterModule:
             "database_lsn": database_lsn,
             "database_not_fenced": database_not_fenced,
             "database_plan": database_plan,
+            "database_run_alone": database_run_alone,
             "database_slot": database_slot,
             "database_switchover": database_switchover,
             "database_view": database_view,

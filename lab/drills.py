@@ -33,12 +33,6 @@ def play(system: LabSystem, name: str, inputs: Mapping[str, Any] | None = None) 
     return done
 
 
-def primary(system: LabSystem) -> str:
-    """Return the name of the database host that takes writes."""
-    ((address,),) = system.query("SELECT host(inet_server_addr())")
-    return next(host for host in system.hosts("databases") if system.addresses[host] == address)
-
-
 def prepare(system: LabSystem) -> bool:
     """Bring the system up, with a backup of everything."""
     up = system.labctl("up", check=False)
@@ -62,8 +56,8 @@ def hold(system: LabSystem) -> bool:
         drill(system, "drill_files_lost", station),
         drill(system, "drill_disk_full", backup),
         drill(system, "drill_network_split", standby(system)),
-        drill(system, "drill_restore", primary(system)),
-        drill(system, "drill_failover", primary(system)),
+        drill(system, "drill_restore", system.primary()),
+        drill(system, "drill_failover", system.primary()),
         drill(system, "drill_host_loss", standby(system)),
     ]
     return all(good)
@@ -71,7 +65,7 @@ def hold(system: LabSystem) -> bool:
 
 def standby(system: LabSystem) -> str:
     """Return the name of a database host that does not take writes."""
-    return next(host for host in system.hosts("databases") if host != primary(system))
+    return next(host for host in system.hosts("databases") if host != system.primary())
 
 
 def drill(system: LabSystem, name: str, target: str) -> bool:

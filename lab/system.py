@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +159,17 @@ class LabSystem:
         finally:
             session.close()
 
+    def measured(self, query: str) -> list[dict[str, Any]]:
+        """Return the samples that the hub's Prometheus has for a query."""
+        return list(self.prometheus("query", query=query)["result"])
+
+    def prometheus(self, path: str, **parameters: str) -> Any:
+        """Return the data that the hub's Prometheus answers to a request of its API."""
+        server = f"http://{self.addresses[self.hosts('hubs')[0]]}:9090"
+        address = f"{server}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 (the lab's own host)
+            return json.load(answer)["data"]
+
     def rows_by_station(self) -> dict[str, int]:
         """Stored battery and meter readings of each station."""
         counted = self.query(
@@ -192,6 +205,32 @@ class LabSystem:
     def on_host(self, host: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command as root on a lab host, past its network (the lab's own door)."""
         return self.labctl("exec", host, "--", *command, check=check)
+
+    def psql(self, host: str, statement: str, database: str = "flux") -> str:
+        """Run a statement on a database host as postgres, past its network, and return what psql prints."""
+        command = [
+            "runuser",
+            "-u",
+            "postgres",
+            "--",
+            "psql",
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            database,
+        ]
+        return self.on_host(host, *command, "-c", statement).stdout.strip()
+
+    def primary(self) -> str:
+        """Return the database host that is primary; all must be up, and one of them is."""
+        asked = {
+            host: self.psql(host, "SELECT pg_is_in_recovery()", "postgres")
+            for host in self.hosts("databases")
+        }
+        found = [host for host, standby in asked.items() if standby == "f"]
+        assert len(found) == 1, f"primaries: {found}"
+        return found[0]
 
     def wait(
         self, what: str, condition: Callable[[], bool], timeout_s: float, interval_s: float = 1.0

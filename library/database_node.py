@@ -76,6 +76,7 @@ node:
     synchronous_standby_names: {description: The setting., type: str}
     oldest_transaction_s: {description: Age in seconds of the oldest open transaction., type: float}
     clients: {description: Number of sessions., type: int}
+    waiting_commits: {description: Number of commits that wait for a synchronous standby., type: int}
     pending: {description: Settings that wait for a restart., type: list, elements: str}
     certificate_expires_at: {description: When the certificate of the server ends., type: str}
     message: {description: A sentence., type: str}

@@ -18,16 +18,6 @@ from failover_clients import Clients
 TABLE = "flux.failover_test"
 
 
-def psql(system: LabSystem, host: str, statement: str) -> str:
-    words = ["runuser", "-u", "postgres", "--", "psql", "-XqAt", "-d", "flux", "-c", statement]
-    return system.on_host(host, *words).stdout.strip()
-
-
-def primary(system: LabSystem) -> str:
-    (found,) = [h for h in system.hosts("databases") if psql(system, h, "SELECT pg_is_in_recovery()") == "f"]
-    return found
-
-
 def other(system: LabSystem, host: str) -> str:
     return next(name for name in system.hosts("databases") if name != host)
 
@@ -45,19 +35,18 @@ def stored(system: LabSystem) -> set[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def table(flux_ha: LabSystem) -> Iterator[None]:
-    psql(
-        flux_ha,
-        primary(flux_ha),
+    flux_ha.psql(
+        flux_ha.primary(),
         f"CREATE TABLE {TABLE} (client text, seq bigint, PRIMARY KEY (client, seq)); "
         f"GRANT SELECT, INSERT ON {TABLE} TO flux_operator",
     )
     yield
-    psql(flux_ha, primary(flux_ha), f"DROP TABLE {TABLE}")
+    flux_ha.psql(flux_ha.primary(), f"DROP TABLE {TABLE}")
 
 
 @pytest.mark.usefixtures("table")
 def test_a_lost_primary_is_replaced_and_comes_back_as_a_standby(flux_ha: LabSystem) -> None:
-    old = primary(flux_ha)
+    old = flux_ha.primary()
     with Clients(flux_ha.database_settings("operator"), TABLE) as clients:
         clients.run_for(1)
         # Longer than two runs of a runbook take on the slowest machine; the test ends it.
@@ -105,11 +94,11 @@ def test_the_site_changes_nothing_after_a_failover(flux_ha: LabSystem) -> None:
 
 @pytest.mark.usefixtures("table")
 def test_a_switchover_loses_no_row_and_the_old_primary_follows(flux_ha: LabSystem) -> None:
-    old = primary(flux_ha)
+    old = flux_ha.primary()
     with Clients(flux_ha.database_settings("operator"), TABLE) as clients:
         clients.run_for(1)
         run(flux_ha, "database_switchover", target="databases")
         clients.run_for(1)
-    assert primary(flux_ha) == other(flux_ha, old)
+    assert flux_ha.primary() == other(flux_ha, old)
     assert clients.acknowledged - stored(flux_ha) == set()
     run(flux_ha, "database_status")

@@ -16,12 +16,6 @@ FROM flux.mg_device_registry, generate_series(0, 999) AS n WHERE type = 'bess' O
 _COUNT = f"SELECT count(*) FROM flux.mg_bess_readings WHERE time >= '{_DAY}' AND time < '{_DAY}'::date + 1"
 
 
-def psql(system: LabSystem, host: str, statement: str, database: str = "flux") -> str:
-    """Run a statement on a database host as postgres and return what psql prints."""
-    command = ["sudo", "-u", "postgres", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database]
-    return system.on_host(host, *command, "-c", statement).stdout.strip()
-
-
 def shell(system: LabSystem, host: str, command: str) -> tuple[int, str]:
     """Run a command as postgres on a host, as a person would type it; return its code and output."""
     done = system.on_host(host, "sudo", "-u", "postgres", "bash", "-c", f"cd /tmp; {command}", check=False)
@@ -31,26 +25,21 @@ def shell(system: LabSystem, host: str, command: str) -> tuple[int, str]:
 @pytest.fixture
 def primary(flux_ha: LabSystem) -> str:
     """The host that takes writes now."""
-    return next(
-        host
-        for host in flux_ha.hosts("databases")
-        if psql(flux_ha, host, "SELECT pg_is_in_recovery()", "postgres") == "f"
-    )
+    return flux_ha.primary()
 
 
 def test_rows_that_were_deleted_come_back_from_a_moment_before(flux_ha: LabSystem, primary: str) -> None:
-    psql(flux_ha, primary, _ROWS)
-    before = int(psql(flux_ha, primary, _COUNT))
-    moment = psql(
-        flux_ha, primary, "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || '+00:00'"
+    flux_ha.psql(primary, _ROWS)
+    before = int(flux_ha.psql(primary, _COUNT))
+    moment = flux_ha.psql(
+        primary, "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US') || '+00:00'"
     )
     assert before >= 1000
-    psql(
-        flux_ha,
+    flux_ha.psql(
         primary,
         f"DELETE FROM flux.mg_bess_readings WHERE time < '{_DAY}T01:00Z' AND time >= '{_DAY}'",
     )
-    lost = before - int(psql(flux_ha, primary, _COUNT))
+    lost = before - int(flux_ha.psql(primary, _COUNT))
     assert lost >= 360
     common = {"target": primary, "confirm": primary, "reason": "test"}
     span = {"rows_from": f"{_DAY}T00:00:00Z", "rows_to": f"{_DAY}T23:00:00Z"}
@@ -66,7 +55,7 @@ def test_rows_that_were_deleted_come_back_from_a_moment_before(flux_ha: LabSyste
     restored = flux_ha.playbook("backup_restore", inputs)
     assert restored.code == 0, restored.output
     assert f"{lost} of {before} rows put back" in restored.output
-    assert int(psql(flux_ha, primary, _COUNT)) == before
+    assert int(flux_ha.psql(primary, _COUNT)) == before
     # Beyond the end of the archive: it fails, and says how far it got.
     late = {**common, "recover_to": "2099-01-01T00:00:00Z", "scratch_name": "late"}
     failed = flux_ha.playbook("backup_restore", late)
@@ -78,25 +67,25 @@ def test_rows_that_were_deleted_come_back_from_a_moment_before(flux_ha: LabSyste
 
 
 def test_a_parallel_restore_by_hand_leaves_no_row_and_ours_has_all(flux_ha: LabSystem, primary: str) -> None:
-    psql(flux_ha, primary, _ROWS)
+    flux_ha.psql(primary, _ROWS)
     dumped = flux_ha.playbook("database_dump", {"target": primary, "reason": "test"})
     assert dumped.code == 0, dumped.output
     assert "restored and equal" in dumped.output
     _, newest = shell(flux_ha, primary, "ls -d /var/lib/stationkeeper_dump/flux-*Z | tail -1")
     # The guides' way to be quick: it prints errors, and no reading is left.
-    psql(flux_ha, primary, "CREATE DATABASE by_hand", "postgres")
+    flux_ha.psql(primary, "CREATE DATABASE by_hand", "postgres")
     try:
-        psql(flux_ha, primary, "CREATE EXTENSION timescaledb", "by_hand")
-        psql(flux_ha, primary, "SELECT timescaledb_pre_restore()", "by_hand")
+        flux_ha.psql(primary, "CREATE EXTENSION timescaledb", "by_hand")
+        flux_ha.psql(primary, "SELECT timescaledb_pre_restore()", "by_hand")
         _, said = shell(flux_ha, primary, f"pg_restore -j2 -d by_hand {newest.strip()}/data")
         assert "is not present in table" in said
-        psql(flux_ha, primary, "SELECT timescaledb_post_restore()", "by_hand")
+        flux_ha.psql(primary, "SELECT timescaledb_post_restore()", "by_hand")
         # Which part of the catalog got lost is a matter of luck: no row, or none that can be read.
         count = "psql -XAtq -d by_hand -c 'SELECT count(*) FROM flux.mg_bess_readings'"
         code, counted = shell(flux_ha, primary, count)
         assert counted.strip() == "0" or (code != 0 and "has no dimension slices" in counted), counted
     finally:
-        psql(flux_ha, primary, "DROP DATABASE by_hand WITH (FORCE)", "postgres")
+        flux_ha.psql(primary, "DROP DATABASE by_hand WITH (FORCE)", "postgres")
     # And a dump of the schema alone, as the guides make it, has none to restore.
     code, said = shell(
         flux_ha, primary, "pg_dump -d flux --schema=flux | sed -n '/^COPY flux.mg_bess_readings/{n;p}'"

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from system import LabSystem
 
-PSQL = ("runuser", "-u", "postgres", "--", "psql", "-XAtqd", "flux", "-c")
-
-
-def primary(system: LabSystem) -> str:
-    hosts = system.hosts("databases")
-    roles = {host: system.on_host(host, *PSQL, "SELECT pg_is_in_recovery()").stdout.strip() for host in hosts}
-    (found,) = [host for host, standby in roles.items() if standby == "f"]
-    return found
-
 
 def test_weekly_maintenance_acts_on_the_primary_and_then_has_nothing_to_do(flux_ha: LabSystem) -> None:
     given = {"target": "databases", "reason": "test"}
@@ -34,7 +25,7 @@ def test_no_damage_is_found_on_either_host_and_statements_are_counted(flux_ha: L
 
 
 def test_a_system_that_was_stopped_is_started_in_order_with_one_primary(flux_ha: LabSystem) -> None:
-    before = primary(flux_ha)
+    before = flux_ha.primary()
     for host in flux_ha.hosts("stations"):
         flux_ha.on_host(host, "systemctl", "stop", "bess_controller")
     for host in flux_ha.hosts("hubs"):
@@ -44,7 +35,7 @@ def test_a_system_that_was_stopped_is_started_in_order_with_one_primary(flux_ha:
         flux_ha.on_host(host, "pg_ctlcluster", "17", "main", "stop", "-m", "fast")
     start = flux_ha.playbook("system_start", {"target": "all", "reason": "test"})
     assert start.code == 0, start.output
-    assert primary(flux_ha) == before
+    assert flux_ha.primary() == before
     again = flux_ha.playbook("system_start", {"target": "all", "reason": "test"})
     assert again.code == 0, again.output
     assert again.output.count("all ran already") == len(flux_ha.addresses)

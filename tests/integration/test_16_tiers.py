@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,13 +34,6 @@ def newest(flux: LabSystem, job: str) -> tuple[int, str]:
     return int(number), str(status)
 
 
-def asked(flux: LabSystem, query: str) -> list[dict[str, Any]]:
-    """Ask Prometheus."""
-    url = f"http://{flux.addresses[HUB]}:9090/api/v1/query"
-    told = flux.run("curl", "-fsS", "--get", url, "--data-urlencode", f"query={query}").stdout
-    return list(json.loads(told)["data"]["result"])
-
-
 @contextmanager
 def quiet_timers(flux: LabSystem) -> Iterator[None]:
     """No job begins by itself meanwhile."""
@@ -64,7 +56,7 @@ def test_every_job_completes_and_prometheus_knows(flux: LabSystem) -> None:
     flux.wait(
         "figures of every job",
         lambda: (
-            {one["metric"]["job_name"] for one in asked(flux, "stationkeeper_job_last_run_success == 1")}
+            {one["metric"]["job_name"] for one in flux.measured("stationkeeper_job_last_run_success == 1")}
             == set(jobs)
         ),
         timeout_s=90,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from stationkeeper.database.cluster.change import failover, switchover
+from stationkeeper.database.cluster.change import failover, run_alone, switchover
 from stationkeeper.database.cluster.node import absent
 from stationkeeper.database.cluster.plan import plan
 from stationkeeper.database.cluster.view import Limits, View, judge
@@ -189,6 +190,36 @@ def test_without_a_standby_the_stopped_primary_on_the_newest_timeline_is_started
 
 def change(looks: dict[str, Node | None], name: str | None = None, **limits: float) -> Any:
     return switchover(looks, ADDRESSES, name, limits=Limits(**limits))  # type: ignore[arg-type]
+
+
+WAITS: Node = {"synchronous_standby_names": "FIRST 1 (db2)", "waiting_commits": 2}
+
+
+def test_a_primary_whose_synchronous_standby_is_gone_may_run_alone() -> None:
+    done = run_alone({"db1": primary(**WAITS), "db2": stopped("standby")}, [])
+    assert (done.primary, done.act, done.refusal) == ("db1", True, None)
+    done = run_alone({"db1": primary(**WAITS), "db2": None}, ["db2"])
+    assert (done.primary, done.act, done.trusted) == ("db1", True, ["db2"])
+    again = run_alone({"db1": primary(synchronous_standby_names=""), "db2": None}, ["db2"])
+    assert (again.primary, again.act, again.refusal) == ("db1", False, None)
+
+
+@pytest.mark.parametrize(
+    ("looks", "confirmed", "words"),
+    [
+        ({"db1": primary(**WAITS), "db2": None}, [], "fencing_confirmed=db2 .* may have become primary"),
+        ({"db1": primary(**WAITS), "db2": None}, ["db3"], "db3 is no database host"),
+        ({"db1": None, "db2": standby()}, ["db1"], "no host is primary"),
+        ({"db1": primary(**WAITS), "db2": primary()}, [], "db1 and db2 are primary"),
+        ({"db1": primary("db2", **WAITS), "db2": standby()}, [], "db2 confirms every commit"),
+    ],
+)
+def test_running_alone_is_refused(looks: dict[str, Node | None], confirmed: list[str], words: str) -> None:
+    for replica in (looks["db1"] or {}).get("replicas", []):
+        replica["sync_state"] = "sync"
+    found = run_alone(looks, confirmed)
+    assert found.refusal is not None
+    assert re.search(words, found.refusal)
 
 
 def test_a_switchover_goes_to_the_only_standby() -> None:

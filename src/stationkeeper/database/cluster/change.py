@@ -126,6 +126,36 @@ def _harmless(look: Mapping[str, Any]) -> bool:
     return look["role"] in ("standby", "absent") or (look["role"] == "stopped" and look["was"] == "standby")
 
 
+def run_alone(looks: Mapping[str, Look], confirmed: Collection[str]) -> Change:
+    """Return the primary that is to wait for no standby any more, where commits wait for one that is gone.
+
+    ``confirmed`` names hosts that cannot be asked and of which a person says that they are off for good: one
+    of them may have become primary, and then rows that this one takes would be lost.
+    """
+    seen = {host: look for host, look in looks.items() if look is not None}
+    unknown = sorted(set(confirmed) - set(looks))
+    if unknown:
+        return Change(refusal=f"{', '.join(unknown)} is no database host ({', '.join(looks)})")
+    primaries = [host for host, look in seen.items() if look["role"] == "primary"]
+    if len(primaries) != 1:
+        names = " and ".join(primaries) or "no host"
+        return Change(refusal=f"{names} {'are' if primaries else 'is'} primary: look with database_status")
+    silent = sorted(looks.keys() - seen.keys())
+    unconfirmed = [host for host in silent if host not in confirmed]
+    if unconfirmed:
+        return Change(
+            refusal=f"say fencing_confirmed={','.join(unconfirmed)} when its power or network is taken: it "
+            "cannot be asked and may have become primary"
+        )
+    look = seen[primaries[0]]
+    confirming = [r["name"] for r in look["replicas"] if r["sync_state"] in ("sync", "quorum")]
+    if look["synchronous_standby_names"] and confirming:
+        return Change(
+            refusal=f"{', '.join(confirming)} confirms every commit: none waits for a host that is gone"
+        )
+    return Change(primaries[0], None, bool(look["synchronous_standby_names"]), [], silent, None)
+
+
 def switchover(
     looks: Mapping[str, Look], addresses: Mapping[str, str], new_primary: str | None, *, limits: Limits
 ) -> Change:

@@ -207,6 +207,8 @@ def metrics(node: Mapping[str, Any], peers: Iterable[str], *, waits: bool) -> st
     if primary:
         names = {f'{{standby="{name}"}}': name for name in peers}
         add("follower", "1 while the host follows", {k: int(n in streaming) for k, n in names.items()})
+        waiting = {"": node["waiting_commits"]}
+        add("waiting_commits", "Commits that wait for a synchronous standby", waiting)
         lag = {k: streaming[n]["lag_bytes"] or 0 for k, n in names.items() if n in streaming}
         add("follower_lag_bytes", "Bytes of log that a standby has not replayed", lag)
         kept = {f'{{slot="{slot["name"]}"}}': slot["retained_bytes"] or 0 for slot in slots}

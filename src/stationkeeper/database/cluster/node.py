@@ -61,6 +61,7 @@ SELECT json_build_object(
   'oldest_transaction_s',
     (SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::float FROM sessions),
   'clients', (SELECT count(*) FROM sessions),
+  'waiting_commits', (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'),
   'pending', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'certificate', CASE WHEN current_setting('ssl')::bool THEN current_setting('ssl_cert_file') END)
 FROM here
@@ -91,6 +92,7 @@ def absent() -> dict[str, Any]:
         "synchronous_standby_names": None,
         "oldest_transaction_s": None,
         "clients": None,
+        "waiting_commits": None,
         "pending": [],
         "certificate_expires_at": None,
         "message": "no cluster on this host",

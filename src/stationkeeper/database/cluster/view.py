@@ -185,5 +185,6 @@ def _judge_synchronous(view: View, primary: Mapping[str, Any]) -> None:
         view.find(
             "not_synchronous",
             view.primary,
-            f"{view.primary} has no synchronous standby: commits wait for one",
+            f"{view.primary} has no synchronous standby, and {primary['waiting_commits']} commits wait for "
+            "one: start it, or database_run_alone",
         )
