@@ -6,7 +6,8 @@
 Each runbook is run to its end once, which tells how many tasks it has. Then it is killed when one of them
 begins, evenly spread over all, and run again: that run has to take over the lock and reach the same good end,
 and the audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system
-is up already: `make drills` leaves one.
+is up already: `make drills` leaves one. For each run of database_failover the primary's machine loses its
+power, and database_rejoin brings it back.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 
 from killed import aborted, moments, run_and_kill, tasks
 from system import ROOT, LabSystem
+
+#: Longer than a killed run and the next one take; the machine is started as soon as both are over.
+WITHOUT_POWER_S = 600
 
 
 def main() -> None:
@@ -40,19 +46,39 @@ def main() -> None:
         _kill_and_repeat(system, name, {"reason": "bench/kill_runbooks.py", **inputs}, parsed.kills)
 
 
+@contextmanager
+def _fault(system: LabSystem, name: str) -> Iterator[dict[str, str]]:
+    """What a runbook is there for, and the inputs that this adds; afterwards all is as before."""
+    if name != "database_failover":
+        yield {}
+        return
+    old = system.primary()
+    system.labctl("power-cut", old, "--for", str(WITHOUT_POWER_S))
+    yield {"fencing_confirmed": old}
+    system.labctl("heal", old)
+    ssh = ("systemctl", "is-active", "ssh")
+    system.wait(f"{old} boots", lambda: system.on_host(old, *ssh, check=False).returncode == 0, 120)
+    inputs = {"target": old, "confirm": old, "reason": "bench/kill_runbooks.py"}
+    back = system.playbook("database_rejoin", inputs)
+    if back.code != 0:
+        sys.exit(f"{old} does not come back:\n{back.output[-3000:]}")
+
+
 def _kill_and_repeat(system: LabSystem, name: str, inputs: dict[str, str], kills: int) -> None:
-    first = system.playbook(name, inputs)
+    with _fault(system, name) as more:
+        first = system.playbook(name, inputs | more)
     if first.code != 0:
         sys.exit(f"{name} fails by itself:\n{first.output[-3000:]}")
     count = tasks(first)
     print(f"{name}: {count} tasks, {first.seconds:.0f} s", flush=True)
     for at in moments(count, kills):
         before = aborted(system)
-        killed = run_and_kill(system, name, inputs, at)
+        with _fault(system, name) as more:
+            killed = run_and_kill(system, name, inputs | more, at)
+            again = system.playbook(name, inputs | more)
         if killed is None:
             print(f"  task {at}: not reached, the run had less to do", flush=True)
             continue
-        again = system.playbook(name, inputs)
         if again.code != 0:
             sys.exit(f"killed at task {at} ({killed.task}), it fails afterwards:\n{again.output[-3000:]}")
         # Killed before its START was written, a run has done nothing that could be told.
