@@ -34,10 +34,6 @@ options:
     description: File on the control node that takes the whole output.
     type: path
     required: true
-  environment:
-    description: Further environment variables of that process, without secrets.
-    type: dict
-    default: {}
   timeout_s:
     description: Seconds after which the other run is ended, as by Ctrl-C.
     type: int
@@ -101,7 +97,6 @@ def main() -> None:
             "inventory": {"type": "path", "required": True},
             "playbooks": {"type": "path", "required": True},
             "log": {"type": "path", "required": True},
-            "environment": {"type": "dict", "default": {}},
             "timeout_s": {"type": "int", "default": 3600},
         },
         supports_check_mode=True,
@@ -118,7 +113,6 @@ def main() -> None:
     command += ["--extra-vars", json.dumps(inputs)] if inputs else []
     command += ["--check"] if module.check_mode else []
     environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
-    environment.update({key: str(value) for key, value in params["environment"].items()})
     began = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(

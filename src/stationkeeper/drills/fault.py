@@ -13,7 +13,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ GUARD = "postgresql-guard.service"
 UNITS = Path("/etc/systemd/system")
 SPARE = 128 * 2**20
 RECORDS = Path("/var/lib/stationkeeper/drills")
-KINDS = ("service_crash", "database_crash", "files_away", "disk_full", "network_split")
 
 
 class FaultError(Exception):
@@ -38,18 +37,6 @@ class Fault:
     inject: tuple[tuple[str, ...], ...]
     heal: tuple[str, ...]
     told: str
-
-
-def plan(name: str, kind: str, options: Mapping[str, Any]) -> Fault:
-    """Return what would be done. Looks at the host, changes nothing. Raises FaultError."""
-    makers = {
-        "service_crash": _service_crash,
-        "database_crash": _database_crash,
-        "files_away": _files_away,
-        "disk_full": _disk_full,
-        "network_split": _network_split,
-    }
-    return makers[kind](name, options)
 
 
 def _service_crash(name: str, options: Mapping[str, Any]) -> Fault:
@@ -146,6 +133,21 @@ def _network_split(name: str, options: Mapping[str, Any]) -> Fault:
     )
 
 
+_MAKERS = {
+    "service_crash": _service_crash,
+    "database_crash": _database_crash,
+    "files_away": _files_away,
+    "disk_full": _disk_full,
+    "network_split": _network_split,
+}
+KINDS = tuple(_MAKERS)
+
+
+def plan(name: str, kind: str, options: Mapping[str, Any]) -> Fault:
+    """Return what would be done. Looks at the host, changes nothing. Raises FaultError."""
+    return _MAKERS[kind](name, options)
+
+
 def service(fault: Fault) -> str:
     """Return the unit that heals."""
     # In a unit file, systemd takes % and $ for itself.
@@ -233,18 +235,14 @@ def _show(unit_name: str, prop: str) -> str:
 
 
 def _run(*command: str) -> str:
-    done = _execute(command)
-    if done.returncode != 0:
-        raise FaultError(f"`{shlex.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
-
-
-def _execute(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(command),
+    done = subprocess.run(
+        command,
         check=False,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
+    if done.returncode != 0:
+        raise FaultError(f"`{shlex.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
