@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -73,3 +74,32 @@ def test_a_certificate_that_ends_tomorrow_is_told(flux_ha: LabSystem, standby: s
         flux_ha.wait("the alert begins", lambda: wanted in alerts(flux_ha), 180)
     finally:
         flux_ha.on_host(standby, "mv", f"{CERTIFICATE}.kept", CERTIFICATE)
+
+
+def test_commits_that_wait_for_a_standby_that_is_gone_are_released(flux_ha: LabSystem, standby: str) -> None:
+    primary = flux_ha.primary()
+    inputs = {"target": "databases", "confirm": "databases", "reason": "test"}
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    flux_ha.psql(primary, f"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 ({standby})'")
+    flux_ha.psql(primary, "SELECT pg_reload_conf()")
+    with ThreadPoolExecutor(1) as aside:
+        try:
+            refused = flux_ha.playbook("database_run_alone", inputs)
+            assert refused.code != 0
+            assert f"{standby} confirms every commit" in " ".join(refused.output.split())
+            with stopped(flux_ha, standby):
+                write = aside.submit(
+                    flux_ha.query, "SELECT pg_logical_emit_message(true, 'test', '')", role="operator"
+                )
+                flux_ha.wait("the commit waits", lambda: flux_ha.psql(primary, waiting) != "0", 30)
+                done = flux_ha.playbook("database_run_alone", inputs)
+                assert done.code == 0, done.output[-3000:]
+                write.result(timeout=30)
+                assert flux_ha.psql(primary, "SHOW synchronous_standby_names") == ""
+                again = flux_ha.playbook("database_run_alone", inputs)
+                assert again.code == 0, again.output[-3000:]
+                assert "waits for no standby already" in " ".join(again.output.split())
+        finally:
+            # As the inventory has it; a commit that still waits ends.
+            flux_ha.psql(primary, "ALTER SYSTEM RESET synchronous_standby_names")
+            flux_ha.psql(primary, "SELECT pg_reload_conf()")
