@@ -47,8 +47,9 @@ options:
     description:
       - V(clone) copies the primary. V(rewind) brings only what differs, by pg_rewind.
       - V(auto) follows with the data as they are unless they diverged, else tries pg_rewind, else copies.
+        V(follow) fails where they diverged.
     type: str
-    choices: [auto, rewind, clone]
+    choices: [auto, follow, rewind, clone]
     default: auto
 attributes:
   check_mode:
@@ -115,7 +116,7 @@ def main() -> None:
             "cluster": {"type": "str", "default": "main"},
             "user": {"type": "str", "default": "replicator"},
             "rewind_user": {"type": "str", "default": "rewind"},
-            "method": {"type": "str", "choices": ["auto", "rewind", "clone"], "default": "auto"},
+            "method": {"type": "str", "choices": ["auto", "follow", "rewind", "clone"], "default": "auto"},
         },
         supports_check_mode=True,
     )

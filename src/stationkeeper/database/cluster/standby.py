@@ -155,12 +155,19 @@ class Rejoin:
         timeline = primary[1]
         method = self.wanted.method
         if not node["exists"] or self.rewinding.exists() or method == "clone":
+            if method == "follow":
+                raise ControlError("there are no data that can follow as they are: database_rejoin")
             return self._clone(node)
         self._measure(node, timeline)
         ended_cleanly = node["state"] in ("shut down", "shut down in recovery")
         if self.outcome.lost_bytes == 0 and (node["was"] == "standby" or ended_cleanly):
             self.outcome.method = "follow"
             return None
+        if method == "follow":
+            raise ControlError(
+                f"its data left those of the primary at {self.outcome.diverged_at}: database_rejoin keeps "
+                "them, and counts what they have that the primary does not"
+            )
         try:
             return self._rewind(node)
         except ControlError as error:
