@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 try:
-    from stationkeeper.database.cluster import change, node, plan, view
+    from stationkeeper.database.cluster import change, node, patroni, plan, view
 except ImportError as error:
     raise ImportError(
         f"{error}: install the package on the control node with `make setup` (pip install -e .)"
@@ -45,6 +46,26 @@ def database_view(
     except (TypeError, ValueError) as error:
         raise AnsibleFilterError(f"database_view: {error}") from error
     return view.judge(looks, addresses, limits=chosen, synchronous=bool(synchronous)).as_dict()
+
+
+def database_patroni(
+    hostvars: Mapping[str, Any], hosts: Iterable[str], primary: str | None
+) -> list[dict[str, Any]]:
+    """Return what is wrong with the election of the primary.
+
+    Reads what the hosts registered: database_patroni (GET /cluster), and database_etcd (the health of the own
+    member). A host without either could not be asked, and is not judged; the view has it as unreachable.
+    """
+    clusters: dict[str, Any] = {}
+    members: dict[str, bool] = {}
+    for host in hosts:
+        answer = hostvars[host].get("database_patroni") or {}
+        if answer and not answer.get("unreachable") and not answer.get("skipped"):
+            clusters[str(host)] = answer.get("json") if answer.get("status") == 200 else None
+        health = hostvars[host].get("database_etcd") or {}
+        if "rc" in health:
+            members[str(host)] = health["rc"] == 0
+    return [asdict(problem) for problem in patroni.judge(clusters, members, primary)]
 
 
 def database_plan(looks: Mapping[str, Any], host: str) -> dict[str, Any]:
@@ -108,6 +129,7 @@ class FilterModule:
             "database_looks": database_looks,
             "database_lsn": database_lsn,
             "database_not_fenced": database_not_fenced,
+            "database_patroni": database_patroni,
             "database_plan": database_plan,
             "database_run_alone": database_run_alone,
             "database_slot": database_slot,

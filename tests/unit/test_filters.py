@@ -73,3 +73,24 @@ def test_a_stop_order_that_waits_is_critical() -> None:
     assert check["message"].startswith("wlce waits for its stop: edge_emergency_stop")
     assert "2026-01-31T12:00:00+00:00, smoke; not latched" in check["message"]
     assert checks(waiting, ["hmce"]) == []
+
+
+def test_the_filter_reads_what_the_hosts_registered() -> None:
+    hostvars = {
+        "db-1": {
+            "database_patroni": {
+                "status": 200,
+                "json": {"members": [{"name": "db_1", "role": "leader", "state": "running"}]},
+            },
+            "database_etcd": {"rc": 0},
+        },
+        "db-2": {"database_patroni": {"status": -1, "msg": "refused"}, "database_etcd": {"rc": 1}},
+        # One that could not be asked, and one without Patroni.
+        "db-3": {"database_patroni": {"unreachable": True}, "database_etcd": {"unreachable": True}},
+        "db-4": {"database_patroni": {"skipped": True}, "database_etcd": {"skipped": True}},
+    }
+    problems = load("database")["database_patroni"](hostvars, list(hostvars), "db-1")
+    assert [(problem["kind"], problem["host"]) for problem in problems] == [
+        ("patroni_silent", "db-2"),
+        ("etcd", "db-2"),
+    ]

@@ -97,6 +97,7 @@ def exposed_metrics() -> set[str]:
     drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
     expected += (REPOSITORY / "roles/file_backup/tasks/started.yml").read_text()
+    cluster = (REPOSITORY / "roles/etcd/tasks/figures.yml").read_text()
     queries = yaml.safe_load(QUERIES.read_text())
     tables = {f"{key}_{name}" for key, one in queries.items() for column in one["metrics"] for name in column}
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
@@ -107,6 +108,7 @@ def exposed_metrics() -> set[str]:
             for ending in endings.get(metric.type, ("",))
         }
         | tables
+        | set(re.findall(r"# TYPE (\w+)", cluster))
         | set(
             re.findall(r"^# TYPE (\w+)", jobs + drills, re.M)
             + re.findall(r"(?:record|_expected): (\w+)", expected)
@@ -118,6 +120,15 @@ def test_every_metric_is_one_that_somebody_exposes() -> None:
     """A misspelt metric never fires, and no syntax check sees it."""
     used = {name for rule in alerts() for name in re.findall(r"stationkeeper_\w+", rule["expr"])}
     assert used <= exposed_metrics(), used - exposed_metrics()
+
+
+def test_every_figure_of_patroni_and_etcd_is_one_that_they_gave() -> None:
+    """The golden file is what the versions of Debian 13 answered in the lab."""
+    answered = (REPOSITORY / "tests/golden/patroni_metrics.prom").read_text()
+    given = set(re.findall(r"^((?:patroni|etcd)_\w+)", answered, re.M))
+    used = {name for rule in alerts() for name in re.findall(r"\b(?:patroni|etcd)_\w+", rule["expr"])}
+    assert used
+    assert used <= given, used - given
 
 
 def test_every_alert_is_tested_firing_and_quiet() -> None:

@@ -28,7 +28,9 @@ def test_a_group_that_an_inventory_may_lack_is_asked_for_with_care() -> None:
     assert any("groups['stations']" in str(task) for task in found)
     for task in found:
         text = yaml.safe_dump(task, width=10_000).replace("''", "'")
-        guarded = set(re.findall(r"groups\['(\w+)'\] \| default\(\[\]\) \| length > 0", str(task.get("when"))))
+        guarded = set(
+            re.findall(r"groups\['(\w+)'\] \| default\(\[\]\) \| length > 0", str(task.get("when")))
+        )
         bare = set(re.findall(r"groups\['(\w+)'\](?! \| default\(\[\]\))", text)) - ALWAYS - guarded
         # Hosts of a group know it: `hosts: databases` matches nobody without it.
         assert bare <= {"databases"}, f"{task.get('name')}: {bare}"
