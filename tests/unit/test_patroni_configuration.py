@@ -38,6 +38,7 @@ def patroni() -> dict[str, Any]:
             _patroni_file="/etc/patroni/17-main.yml",
             _patroni_server="/etc/postgresql/17/main",
             _patroni_data="/var/lib/postgresql/17/main",
+            _patroni_trust="/etc/stationkeeper/cluster/known-0123.pem",
             _patroni_away="/usr/local/lib/patroni_etcd_away",
             _patroni_identity="/etc/stationkeeper/cluster",
         )
@@ -76,6 +77,13 @@ def test_only_who_has_a_certificate_changes_something() -> None:
     assert {"cacert", "cert", "key"} <= configuration["etcd3"].keys()
 
 
+def test_the_interface_takes_up_a_renewed_certificate() -> None:
+    # Patroni reads the file anew only where its name changes, so the name changes with the certificates.
+    assert patroni()["restapi"]["cafile"] == "/etc/stationkeeper/cluster/known-0123.pem"
+    names = yaml.safe_load((ROLES / "patroni" / "vars" / "main.yml").read_text())
+    assert "_patroni_known.stat.checksum" in names["_patroni_trust"]
+
+
 def test_passwords_survive_yaml() -> None:
     accounts = patroni()["postgresql"]["authentication"]
     assert (accounts["replication"]["password"], accounts["rewind"]["password"]) == ('a"b: c', "#d")
@@ -104,3 +112,16 @@ def test_the_default_times_are_those_that_patroni_takes_as_they_are() -> None:
     assert ttl >= 20
     assert retry >= 3
     assert loop + 2 * retry <= ttl
+
+
+def test_hosts_that_a_file_lists_have_an_order() -> None:
+    """Ansible's set filters give any order, another one in each run: three hosts would change for ever."""
+    inventory = ROLES.parent / "inventories" / "flux" / "group_vars"
+    loops = [
+        line
+        for path in inventory.rglob("*.yml")
+        for line in path.read_text().splitlines()
+        if "{%- for" in line and any(f"{name}(" in line for name in ("difference", "union", "intersect"))
+    ]
+    assert len(loops) >= 2
+    assert all(line.rstrip().endswith("| sort -%}") for line in loops), loops
