@@ -1,4 +1,4 @@
-"""The parts of the database's runbooks that leave the work to Patroni: what they conclude from its answers."""
+"""The parts of the database runbooks that leave the work to Patroni: what they conclude from its answers."""
 
 from __future__ import annotations
 
