@@ -125,3 +125,14 @@ def test_hosts_that_a_file_lists_have_an_order() -> None:
     ]
     assert len(loops) >= 2
     assert all(line.rstrip().endswith("| sort -%}") for line in loops), loops
+
+
+def test_the_others_trust_a_member_before_it_joins() -> None:
+    """Etcd reads the certificates when it starts: a member with a new one is refused until the others did."""
+    tasks = yaml.safe_load((ROLES / "etcd" / "tasks" / "started.yml").read_text())
+    order = [task["name"] for task in tasks]
+    restart = order.index("Put changes into force")
+    assert order.index("Start etcd now and with the host") < restart
+    assert restart < order.index("Have the others expect a member that lost its data")
+    assert order.index("Start a member that lost its data") == restart + 2
+    assert "not _etcd_joins" in tasks[restart]["when"]
