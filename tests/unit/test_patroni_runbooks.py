@@ -62,3 +62,45 @@ def test_only_rewinding_never_copies() -> None:
     assert allowed("rewind", streams=True)
     assert not allowed("rewind", streams=False)
     assert allowed("auto", streams=False)
+
+
+def test_a_restore_in_place_is_refused_before_the_lock() -> None:
+    plays = yaml.safe_load((TASKS.parent / "backup_restore.yml").read_text())
+    (block,) = [task["block"] for play in plays for task in play["tasks"] if "block" in task]
+    refusal = block[0]
+    condition = refusal["ansible.builtin.assert"]["that"]
+    judged = Environment().compile_expression(condition)
+    assert not judged(_inputs={"into": "in_place"}, postgresql_manager="patroni")
+    assert judged(_inputs={"into": "scratch"}, postgresql_manager="patroni")
+    assert judged(_inputs={"into": "in_place"})
+
+
+def test_a_minor_upgrade_never_starts_a_server_beside_patroni() -> None:
+    unit = named(
+        "database_upgrade_host.yml",
+        "Restart the server for the new package, or for settings that wait for it",
+    )
+    patroni = named("database_upgrade_host.yml", "Have Patroni restart the server")
+    for managed in (True, False):
+        names = {"_restarts": True, "_patroni": managed, "ansible_check_mode": False}
+        assert Environment().compile_expression(unit["when"])(**names) is not managed
+        assert Environment().compile_expression(patroni["when"])(**names) is managed
+
+
+def test_a_new_standby_is_known_to_etcd_before_its_server_is_made() -> None:
+    plays = yaml.safe_load((TASKS.parent / "database_add_standby.yml").read_text())
+    (prepare,) = [number for number, play in enumerate(plays) if "tasks/election.yml" in str(play)]
+    (converge,) = [number for number, play in enumerate(plays) if "'name': 'timescaledb'}" in str(play)]
+    assert prepare < converge
+    # A bare host has no lists of packages.
+    (block,) = [task["block"] for task in plays[prepare]["tasks"]]
+    assert block[0]["ansible.builtin.apt"]["update_cache"] is True
+
+
+def test_a_host_that_asks_etcd_is_known_before_a_member_starts() -> None:
+    assert [
+        task["ansible.builtin.include_role"].get("tasks_from", "main") for task in tasks("election.yml")
+    ] == [
+        "identity",
+        "main",
+    ]
