@@ -205,6 +205,12 @@ BREAKS = {
     "ghost playbook": Break(
         "docs/guide.md", "sample_work.yml", "sample_wrk.yml", "sample_wrk.yml does not exist"
     ),
+    "loose words": Break(
+        "docs/guide.md",
+        "'reason=\"two words\"'",
+        "'reason=two words'",
+        "`reason=two words` needs inner quotes",
+    ),
 }
 
 

@@ -88,6 +88,10 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
         ["-e", "target=all reason=test windw_hours=3"],
         "Unknown input `windw_hours`. Did you mean `window_hours`?",
     ),
+    "words without a name": (
+        ["-e", "target=all", "-e", "reason=smoke at wlce"],
+        "The words `at wlce` stand without a name: a value with spaces needs quotes",
+    ),
     "wrong type": (
         ["-e", "target=all reason=test window_hours=many"],
         "Input `window_hours` must be a whole number, not 'many'.",

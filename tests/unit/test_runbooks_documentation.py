@@ -23,7 +23,7 @@ def test_a_page_tells_all_that_the_runbook_says() -> None:
     for text in (
         "# Work on the samples",
         "playbooks/sample_work.yml -e target=<target> --check --diff",
-        "-e 'reason=<why>'",
+        "-e 'reason=\"<why>\"'",
         "| `window_hours` | int | `24` | How far to look back. |",
         "One of `shallow`, `deep`.",
         "- `SampleStale`",

@@ -180,7 +180,7 @@ def _command(runbook: Runbook, *, real: bool = False) -> str:
     parts = [f"ansible-playbook -i inventories/<system> playbooks/{runbook.name}.yml", "-e target=<target>"]
     parts += [f"-e {name}=<{name}>" for name, spec in description.inputs.items() if spec.required]
     if real and description.acts:
-        parts.append("-e 'reason=<why>'")
+        parts.append("-e 'reason=\"<why>\"'")
     if real and description.risk == "destructive":
         parts.append("-e confirm=<target>")
     return " ".join(parts)

@@ -29,6 +29,10 @@ class Inputs:
     awx: dict[str, str] = field(default_factory=dict)
 
 
+#: Where Ansible leaves what it cannot read as name=value.
+LOOSE_WORDS = "_raw_params"
+
+
 class InputError(ValueError):
     """The inputs were refused; `problems` holds one sentence for each reason."""
 
@@ -48,7 +52,13 @@ def validate_inputs(description: Description, extra_vars: dict[str, Any], *, che
     given = {name: value for name, value in extra_vars.items() if name not in awx and not _is_empty(value)}
 
     known = {**BUILT_IN_INPUTS, **description.inputs}
-    problems += [_unknown(name, list(known)) for name in sorted(set(extra_vars) - set(awx) - set(known))]
+    unknown = sorted(set(extra_vars) - set(awx) - set(known) - {LOOSE_WORDS})
+    problems += [_unknown(name, list(known)) for name in unknown]
+    if LOOSE_WORDS in extra_vars:
+        problems.append(
+            f"The words `{extra_vars[LOOSE_WORDS]}` stand without a name: a value with spaces needs quotes "
+            "of its own, as in -e 'reason=\"smoke in the container\"'."
+        )
 
     values: dict[str, Any] = {}
     for name, spec in description.inputs.items():
@@ -74,7 +84,7 @@ def validate_inputs(description: Description, extra_vars: dict[str, Any], *, che
     problems += _target_problems(description, texts["target"], limit_pending=limit_pending)
     if description.acts and not check_mode and not texts["reason"]:
         problems.append(
-            f"A runbook of risk `{description.risk}` needs a reason: add -e 'reason=…' "
+            f"A runbook of risk `{description.risk}` needs a reason: add -e 'reason=\"…\"' "
             "(it goes into the audit record)."
         )
     if description.risk == "destructive" and not check_mode:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
+
+from ansible.parsing.splitter import parse_kv
 
 from stationkeeper import cli
 from stationkeeper.runbooks import documentation
@@ -30,6 +34,16 @@ def commands_in(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")] + _INLINE.findall(text)
 
 
+def _loose_words(command: str) -> list[str]:
+    """Extra variables of a command of which Ansible reads only the first word."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return []
+    given = [value for option, value in pairwise(words) if option in ("-e", "--extra-vars")]
+    return [one for one in given if one[:1] not in ("{", "@") and "_raw_params" in parse_kv(one)]
+
+
 def command_problems(root: Path, path: Path) -> list[str]:
     """Commands on a page that call something that does not exist."""
     where = str(path.relative_to(root))
@@ -53,6 +67,7 @@ def command_problems(root: Path, path: Path) -> list[str]:
                 for word in words
                 if re.match(r"^playbooks/[a-z0-9_]+\.yml$", word) and not (root / word).is_file()
             ]
+            problems += [f"{where}: `{given}` needs inner quotes" for given in _loose_words(command)]
         tool = re.match(r"^[a-z]+/", program)
         if tool and not (root / program).exists():
             problems.append(f"{where}: {program} does not exist")
