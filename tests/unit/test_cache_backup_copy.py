@@ -81,6 +81,33 @@ def test_a_file_of_redis_is_of_its_last_save_and_ours_of_now(live: RedisServer, 
     live.admin.delete("since the save")
 
 
+def test_a_copy_is_made_again_where_everything_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of some keys, all of which a job writes anew just now."""
+    small = RedisServer()
+    try:
+        small.admin.set("only", 0)
+        changes = iter(range(1, 3))
+
+        def change_at_first(self: Redis, keys: list[bytes]) -> dict[bytes, bytes | None]:
+            found = {key: self("DUMP", key) for key in keys}
+            number = next(changes, None)
+            if number is not None:
+                small.admin.set("only", number)
+            return found
+
+        monkeypatch.setattr("stationkeeper.backup.files.redis_copy._QUIET_S", 0.01)
+        monkeypatch.setattr(Redis, "dumps", change_at_first)
+        about = copy_redis(address(small.port), tmp_path / "dump.rdb")
+        assert (about["keys"], about["compared"]) == (1, 1)
+        changes = iter(range(10, 100))
+        with pytest.raises(BackupError, match=r"every key .* changed .* \(4 copies were made\)"):
+            copy_redis(address(small.port), tmp_path / "dump.rdb")
+    finally:
+        small.remove()
+
+
 def test_values_are_compared_by_what_is_in_them(live: RedisServer, tmp_path: Path) -> None:
     """Many fields stand in another order in every process, and what shrank has another form when loaded."""
     live.admin.hset("large", mapping={f"field {number}": number for number in range(2000)})

@@ -18,6 +18,9 @@ from .resp import Redis
 from .settings import BackupError, RedisAddress
 
 _SAMPLE = 200
+#: A job that fills the cache writes for some seconds.
+_COPIES = 4
+_QUIET_S = 3.0
 _TIMEOUT_S = 1800
 _USER = "backup"
 
@@ -39,8 +42,23 @@ def copy_redis(address: RedisAddress, target: Path) -> dict[str, Any]:
     """Write what Redis holds at one moment to a file, prove it, and return what is in it. Raises BackupError.
 
     The copy goes over the connection (as a replica gets it), so it is as it was at the moment of the call.
-    Redis' own files, whichever of them it uses, are not touched.
+    Redis' own files, whichever of them it uses, are not touched. Others write meanwhile, and a small Redis
+    may change as a whole within a second: a copy that nothing can be compared with is made again.
     """
+    problem = ""
+    for attempt in range(_COPIES):
+        if attempt:
+            time.sleep(_QUIET_S)
+        problem, about = _copy_once(address, target)
+        if not problem:
+            return about
+    raise BackupError(f"{problem} ({_COPIES} copies were made)")
+
+
+def _copy_once(address: RedisAddress, target: Path) -> tuple[str, dict[str, Any]]:
+    """Return what is wrong with a copy, or nothing, and what is in it."""
+    # redis-cli leaves the end of a longer file.
+    target.unlink(missing_ok=True)
     with Redis(address) as live:
         before = Contents.of(live)
         keys = live.sample(_SAMPLE)
@@ -59,9 +77,7 @@ def copy_redis(address: RedisAddress, target: Path) -> dict[str, Any]:
     problem = problem or judge_load(loaded, checked["keys_read"], earlier["already_expired"], checked)
     if not problem and checked["keys_read"] and loaded and not steady:
         problem = "every key of the sample changed while the copy was made: nothing could be compared"
-    if problem:
-        raise BackupError(problem)
-    return {"keys": loaded, "compared": len(steady), "bytes": target.stat().st_size, **checked}
+    return problem, {"keys": loaded, "compared": len(steady), "bytes": target.stat().st_size, **checked}
 
 
 def same_value(server: Redis, key: bytes, dump: bytes) -> bool:
