@@ -118,7 +118,7 @@ def _choose(
         if "no snapshot found" not in str(error) and "no matching ID" not in str(error):
             raise
         wanted = "proven snapshot" if snapshot == "latest" else f"snapshot {snapshot}"
-        message = f"the repository of {settings.host} has no {wanted} of set {name}: {error}"
+        message = f"the repository of {settings.host} has no {wanted} of set {name}; a backup makes one"
         raise BackupError(message) from error
     if found.set != name:
         message = f"snapshot {snapshot} is of set {found.set or 'unknown'}, not of {name}"
