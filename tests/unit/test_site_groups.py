@@ -34,3 +34,17 @@ def test_a_group_that_an_inventory_may_lack_is_asked_for_with_care() -> None:
         bare = set(re.findall(r"groups\['(\w+)'\](?! \| default\(\[\]\))", text)) - ALWAYS - guarded
         # Hosts of a group know it: `hosts: databases` matches nobody without it.
         assert bare <= {"databases"}, f"{task.get('name')}: {bare}"
+
+
+def test_etcd_is_left_alone_where_an_inventory_has_none() -> None:
+    """`inventories/flux` has one database host, and nothing of an election on it."""
+    found = [
+        task
+        for task in tasks(yaml.safe_load(SITE.read_text()))
+        if (task.get("ansible.builtin.include_role") or {}).get("name") in ("etcd", "patroni")
+        or "election.yml" in str(task.get("ansible.builtin.include_tasks"))
+    ]
+    assert len(found) >= 3
+    for task in found:
+        guards = str(task.get("when")).replace('"', "'")
+        assert "groups['etcd']" in guards or "patroni" in guards, task["name"]
