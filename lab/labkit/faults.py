@@ -20,6 +20,8 @@ from labkit.record import living_process, note_process, read_json, write_json
 
 KINDS = ("cut", "power-cut", "freeze", "fill-disk")
 LONGEST_S = 86_400
+#: A machine without power is dark within this time, in seconds.
+DARK_S = 30
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _elements(fault: Fault) -> list[tuple[str, str]]:
 
 def power_cut(lab: Lab, host: Host, seconds: int) -> Fault:
     """Take the power from a host: nothing in it gets to run again; it boots by itself after the time."""
-    _, leader = _running(lab, host)
+    trees, leader = _running(lab, host)
     now = time.time()
     fault = Fault("power-cut", lab.name, host.name, now, now + check_seconds(seconds))
     kept = machine.of_host(lab.name, host)
@@ -139,6 +141,14 @@ def power_cut(lab: Lab, host: Host, seconds: int) -> Fault:
     write_json(kept.power_file, {"at": fault.until})
     os.kill(leader, signal.SIGKILL)
     _note(fault, healer=False)
+    # On a busy machine the kernel takes its time to end all that runs in it.
+    deadline = time.monotonic() + DARK_S
+    while cgroups.leader(trees, host.machine) == leader:
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"{host.name} still runs {DARK_S} s after its power was cut; see labctl status {lab.name}"
+            )
+        time.sleep(0.05)
     return fault
 
 
