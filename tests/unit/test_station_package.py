@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stationkeeper.station import controlled, deploy, gate, release, trial, wheelhouse
+from stationkeeper.station.release import ReleaseError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -159,6 +160,21 @@ def test_release_is_installed_once_and_switched_by_a_link(tmp_path: Path) -> Non
         assert _deploy(tmp_path, archive, identity).changed is True
     assert (root / "venv").resolve().name == "cccccccccccc"
     assert len(list((root / "releases").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["outside", "absolute", "link"])
+def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path, kind: str) -> None:
+    entry = tarfile.TarInfo(
+        {"outside": "../outside", "absolute": str(tmp_path / "outside"), "link": "l"}[kind]
+    )
+    if kind == "link":
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(tmp_path / "wheelhouse.tar", "w") as tar:
+        tar.addfile(entry)
+    with pytest.raises(ReleaseError, match="is no file of a wheelhouse"):
+        _deploy(tmp_path, tmp_path / "wheelhouse.tar", "aaaaaaaaaaaa")
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "opt" / "venv").exists()
 
 
 def test_broken_archive_leaves_the_release_in_force(tmp_path: Path) -> None:
