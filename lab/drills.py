@@ -55,17 +55,12 @@ def hold(system: LabSystem) -> bool:
         drill(system, "drill_service_crash", hub),
         drill(system, "drill_files_lost", station),
         drill(system, "drill_disk_full", backup),
-        drill(system, "drill_network_split", standby(system)),
+        drill(system, "drill_network_split", system.standby()),
         drill(system, "drill_restore", system.primary()),
         drill(system, "drill_failover", system.primary()),
-        drill(system, "drill_host_loss", standby(system)),
+        drill(system, "drill_host_loss", system.standby()),
     ]
     return all(good)
-
-
-def standby(system: LabSystem) -> str:
-    """Return the name of a database host that does not take writes."""
-    return next(host for host in system.hosts("databases") if host != system.primary())
 
 
 def drill(system: LabSystem, name: str, target: str) -> bool:

@@ -16,12 +16,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stationkeeper.database.connection import connect
+from stationkeeper.secrets.files import read
+from stationkeeper.secrets.vault import folder_of, label_of
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the first converge of a lab has told, in its state.
@@ -58,12 +61,16 @@ class LabSystem:
         self.inventory = inventory
         self.state = state
         self.name = inventory.name
+        secrets = folder_of(inventory)
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "STATIONKEEPER_STATE": str(state),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
+            # For an inventory that lies elsewhere, which ansible.cfg does not name.
+            "STATIONKEEPER_INVENTORIES": str(secrets.parents[2]),
+            "ANSIBLE_VAULT_IDENTITY_LIST": f"{label_of(secrets)}@{ROOT}/inventories/vault-password-client.py",
         }
 
     @property
@@ -136,14 +143,18 @@ class LabSystem:
                     on_line(line.rstrip("\n"))
         return Play(process.returncode, "".join(lines), time.monotonic() - started)
 
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """Every secret of the inventory by its name, as they were at the first look."""
+        return read(folder_of(self.inventory))
+
     def database_settings(self, role: str = "reader") -> dict[str, Any]:
-        secrets = yaml.safe_load((self.inventory / "group_vars" / "all" / "secrets.yml").read_text())
         return {
             "hosts": [self.addresses[host] for host in self.hosts("databases")],
             "port": 5432,
             "name": "flux",
             "user": f"flux_{role}",
-            "password": secrets[f"secret_flux_{role}_password"],
+            "password": self.secrets[f"secret_flux_{role}_password"],
             "sslmode": "require",
         }
 
@@ -231,6 +242,11 @@ class LabSystem:
         found = [host for host, standby in asked.items() if standby == "f"]
         assert len(found) == 1, f"primaries: {found}"
         return found[0]
+
+    def standby(self) -> str:
+        """Return the first database host that is not primary; all must be up."""
+        primary = self.primary()
+        return next(host for host in self.hosts("databases") if host != primary)
 
     def wait(
         self, what: str, condition: Callable[[], bool], timeout_s: float, interval_s: float = 1.0

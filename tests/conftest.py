@@ -24,7 +24,9 @@ def copy_inventory(source: str, prefix: str, target: Path) -> None:
     """Copy an inventory as a user would for a system of their own, with addresses of another prefix."""
     shutil.rmtree(target, ignore_errors=True)
     # Links are followed: the copy stands on its own.
-    shutil.copytree(ROOT / "inventories" / source, target, ignore=shutil.ignore_patterns("secrets.yml"))
+    shutil.copytree(
+        ROOT / "inventories" / source, target, ignore=shutil.ignore_patterns("secrets.yml", "vault_*")
+    )
     hosts = target / "hosts.yml"
     hosts.write_text(re.sub(r"\b10\.78\.\d+\.", prefix, hosts.read_text()))
 
@@ -36,6 +38,8 @@ def booted(source: str, lab: str, prefix: str) -> Iterator[LabSystem]:
     """
     keep = os.environ.get("STATIONKEEPER_KEEP_LAB") == "1"
     state = ROOT / ".state" / lab
+    # The tests' own, not that of whoever runs them.
+    os.environ["STATIONKEEPER_IDENTITY"] = str(state / "identity")
     inventory = state / lab
     system = LabSystem(inventory, state)
     if not (keep and inventory.exists()):

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
-import yaml
-
+from stationkeeper.secrets import leaks as git_leaks
+from stationkeeper.secrets.vault import SECRETS, folder_of
 from system import FIRST_CONVERGE, ROOT, LabSystem
-
-
-def secrets_of(flux: LabSystem) -> dict[str, str]:
-    return dict(yaml.safe_load((flux.inventory / "group_vars" / "all" / "secrets.yml").read_text()))
 
 
 def leaks(secrets: dict[str, str], text: str) -> list[str]:
@@ -20,7 +13,7 @@ def leaks(secrets: dict[str, str], text: str) -> list[str]:
 
 
 def test_not_in_the_output_or_the_audit_of_a_verbose_run_with_diff(flux: LabSystem) -> None:
-    secrets = secrets_of(flux)
+    secrets = flux.secrets
     output = (flux.state / FIRST_CONVERGE).read_text()
     assert "+++ after" in output, "no task had a difference to show"
     assert leaks(secrets, output) == []
@@ -29,7 +22,7 @@ def test_not_in_the_output_or_the_audit_of_a_verbose_run_with_diff(flux: LabSyst
 
 
 def test_not_in_journals_or_process_lists(flux: LabSystem) -> None:
-    secrets = secrets_of(flux)
+    secrets = flux.secrets
     for host in flux.addresses:
         journal = flux.on_host(host, "journalctl", "--no-pager", "-o", "cat").stdout
         assert leaks(secrets, journal) == [], host
@@ -40,7 +33,7 @@ def test_not_in_journals_or_process_lists(flux: LabSystem) -> None:
 
 
 def test_world_cannot_read_files_that_hold_one(flux: LabSystem) -> None:
-    secrets = secrets_of(flux)
+    secrets = flux.secrets
     for host in flux.addresses:
         patterns = [part for value in secrets.values() for part in ("-e", value)]
         found = flux.on_host(host, "grep", "-rlsF", *patterns, "/etc", "/opt", "/srv", "/home", check=False)
@@ -49,6 +42,13 @@ def test_world_cannot_read_files_that_hold_one(flux: LabSystem) -> None:
             assert mode.endswith("0"), f"{host}:{path} has mode {mode}"
 
 
-def test_not_in_git() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert not [name for name in tracked.splitlines() if Path(name).name == "secrets.yml"]
+def test_not_in_git(flux: LabSystem) -> None:
+    assert git_leaks.history_problems(ROOT, flux.secrets) == []
+
+
+def test_the_vault_is_encrypted_and_opens_for_its_recipients_alone(flux: LabSystem) -> None:
+    vault = folder_of(flux.inventory) / SECRETS
+    assert leaks(flux.secrets, vault.read_text()) == []
+    stranger = flux.run("env", "STATIONKEEPER_IDENTITY=/nobody", "ansible-vault", "view", vault, check=False)
+    assert stranger.returncode != 0
+    assert leaks(flux.secrets, stranger.stdout + stranger.stderr) == []

@@ -54,6 +54,8 @@ class LocalProject:
             **self.environment,
             "PYTHONPATH": str(ROOT / "src"),
             "ANSIBLE_NOCOLOR": "1",
+            # No vault is opened, and Ansible takes no empty list: some file as a password.
+            "ANSIBLE_VAULT_IDENTITY_LIST": f"none@{__file__}",
             "ANSIBLE_CONFIG": str(self.path / "ansible.cfg"),
             "STATIONKEEPER_STATE": str(self.path / "state"),
             "STATIONKEEPER_AUDIT_SPOOL": str(self.path / "spool"),

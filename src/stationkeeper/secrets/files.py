@@ -1,63 +1,197 @@
-"""Create the secrets file of an inventory from its example."""
+"""The secrets of an inventory: one vault, its password, and who can open it."""
 
 from __future__ import annotations
 
+import getpass
+import os
 import secrets
 import string
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from stationkeeper.files import write_atomically
+from stationkeeper.secrets import vault
+from stationkeeper.secrets.recipients import parse, with_recipient, without_recipient, written
+from stationkeeper.secrets.vault import (
+    NEXT_PASSWORD,
+    PASSWORD,
+    RECIPIENTS,
+    SECRETS,
+    SecretsError,
+    folder_of,
+    label_of,
+)
 
 # Letters and digits only: safe in URLs, ini files, libpq strings, Redis ACL files and shells alike.
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 40
 
-EXAMPLE = Path("group_vars/all/secrets.yml.example")
-TARGET = Path("group_vars/all/secrets.yml")
+EXAMPLE = "secrets.yml.example"
 
-_HEADER = "---\n# Written by `stationkeeper secrets init`. Never commit this file.\n"
-
-
-class SecretsError(Exception):
-    """The example or the secrets file cannot be used; the message names the file, never a value."""
+_HEADER = "---\n# Written by `stationkeeper secrets init`; `ansible-vault edit` changes it.\n"
 
 
 def initialise(inventory: Path) -> list[str]:
-    """Create or complete ``group_vars/all/secrets.yml`` and return the names that were added.
+    """Create or complete the vault ``group_vars/all/secrets.yml`` and return the names that were added.
 
-    Values that are there are kept byte for byte. The file is replaced atomically with mode 0600.
-    Raises SecretsError when a file is missing or is not a mapping of ``secret_*`` names.
+    Values that are there are kept byte for byte; a file in plain text is encrypted. Where nobody is a
+    recipient yet, the caller becomes one, with a new identity if need be. Raises SecretsError.
     """
-    wanted = _names(inventory / EXAMPLE)
-    target = inventory / TARGET
-    text = _HEADER
-    present: set[str] = set()
-    if target.exists():
-        present = set(_names(target))
-        text = target.read_text(encoding="utf-8")
+    folder = folder_of(inventory)
+    wanted = _names(folder / EXAMPLE, _read(folder / EXAMPLE))
+    _finish_rekey(folder)
+    path = folder / SECRETS
+    present = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = _decrypted(folder, present) if vault.is_vault(present) else present or _HEADER
+    known = set(_names(path, text)) if present else set()
+    missing = [name for name in wanted if name not in known]
+    if missing or not vault.is_vault(present):
         if not text.endswith("\n"):
             text += "\n"
-    missing = [name for name in wanted if name not in present]
-    if missing:
         text += "".join(f"{name}: {_random_value()}\n" for name in missing)
-        write_atomically(target, text)
-    elif target.stat().st_mode & 0o077:
-        target.chmod(0o600)
+        write_atomically(path, _encrypted(folder, text, _password(folder)))
     return missing
 
 
-def _names(path: Path) -> list[str]:
+def read(folder: Path) -> dict[str, str]:
+    """Return every secret in a folder (`folder_of` an inventory) by its name. Raises SecretsError."""
+    path = folder / SECRETS
+    text = _read(path)
+    text = _decrypted(folder, text) if vault.is_vault(text) else text
+    _names(path, text)
+    return {str(name): str(value) for name, value in yaml.safe_load(text).items()}
+
+
+def recipients(inventory: Path) -> dict[str, str]:
+    """Return the public key of each recipient by its name. Raises SecretsError."""
+    return parse(_read(folder_of(inventory) / RECIPIENTS))
+
+
+def add_recipient(inventory: Path, name: str, key: str) -> None:
+    """Let one more person or controller open the vault. Raises SecretsError."""
+    folder = folder_of(inventory)
+    after = with_recipient(recipients(inventory), name, key)
+    # First what counts, then the list of it: a killed run is finished by the next one.
+    vault.write_password(folder / PASSWORD, vault.read_password(folder), after.values())
+    _write_recipients(folder, after)
+
+
+def remove_recipient(inventory: Path, name: str) -> None:
+    """Keep somebody from opening the vault from now on: it gets another password. Raises SecretsError.
+
+    What the vault holds was known to them: only a rotation makes that worthless.
+    """
+    _rekey(folder_of(inventory), without_recipient(recipients(inventory), name))
+
+
+def rekey(inventory: Path) -> None:
+    """Give the vault another password; a killed run is finished by the next one. Raises SecretsError."""
+    _rekey(folder_of(inventory), recipients(inventory))
+
+
+def _rekey(folder: Path, allowed: Mapping[str, str]) -> None:
+    _finish_rekey(folder)
+    text = _decrypted(folder, _read(folder / SECRETS))
+    password = _random_value()
+    vault.write_password(folder / NEXT_PASSWORD, password, allowed.values())
+    # While Ansible is refused: a killed removal is finished by the next rekey, which takes this list.
+    _write_recipients(folder, allowed)
+    write_atomically(folder / SECRETS, _encrypted(folder, text, password))
+    (folder / NEXT_PASSWORD).replace(folder / PASSWORD)
+
+
+def _finish_rekey(folder: Path) -> None:
+    """Keep whichever of two passwords opens the vault."""
+    following = folder / NEXT_PASSWORD
+    if not following.exists():
+        return
+    text = _read(folder / SECRETS)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _vault(folder, "decrypt", text, vault.read_password(folder, NEXT_PASSWORD))
+    except SecretsError:
+        # It must not be lost while nothing else opens the vault.
+        _vault(folder, "decrypt", text, vault.read_password(folder))
+        following.unlink()
+    else:
+        following.replace(folder / PASSWORD)
+
+
+def _write_recipients(folder: Path, allowed: Mapping[str, str]) -> None:
+    write_atomically(folder / RECIPIENTS, written(allowed), mode=0o644)
+
+
+def _password(folder: Path) -> str:
+    """Return the vault's password; where there is none, make one for the recipients, or for the caller."""
+    if (folder / PASSWORD).exists():
+        return vault.read_password(folder)
+    if not (folder / RECIPIENTS).exists():
+        _write_recipients(folder, with_recipient({}, getpass.getuser(), vault.create_identity()))
+    password = _random_value()
+    vault.write_password(folder / PASSWORD, password, parse(_read(folder / RECIPIENTS)).values())
+    return password
+
+
+def _decrypted(folder: Path, text: str) -> str:
+    label = text.splitlines()[0].split(";")[3:]
+    if label and label[0] != label_of(folder):
+        raise SecretsError(
+            f"{folder / SECRETS} holds the secrets of {label[0]}: delete it and {PASSWORD}, and "
+            f"`stationkeeper secrets init` makes those of {label_of(folder)}"
+        )
+    return _vault(folder, "decrypt", text, vault.read_password(folder))
+
+
+def _encrypted(folder: Path, text: str, password: str) -> str:
+    return _vault(folder, "encrypt", text, password, "--encrypt-vault-id", label_of(folder))
+
+
+def _vault(folder: Path, verb: str, text: str, password: str, *options: str) -> str:
+    """Run ansible-vault; the password goes through a pipe, where no process list shows it."""
+    readable, writable = os.pipe()
+    with os.fdopen(readable), os.fdopen(writable, "w") as pipe:
+        pipe.write(password)
+        pipe.close()
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("ansible-vault"),
+                verb,
+                *("--vault-id", f"{label_of(folder)}@/dev/fd/{readable}"),
+                *options,
+                "--output=-",
+                "-",
+            ],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=[readable],
+            # This password and none of those that ansible.cfg names.
+            env={**os.environ, "ANSIBLE_VAULT_IDENTITY_LIST": ""},
+        )
+    if done.returncode != 0:
+        raise SecretsError(f"{folder / SECRETS} cannot be {verb}ed with the password in {PASSWORD}")
+    return done.stdout
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SecretsError(f"{path} does not exist") from None
+
+
+def _names(path: Path, text: str) -> list[str]:
+    try:
+        loaded = yaml.safe_load(text)
     except yaml.YAMLError:
         # The parser's message quotes the offending line, which may hold a secret.
-        raise SecretsError(f"{path} is not valid YAML (an ansible-vault file is edited by hand)") from None
+        raise SecretsError(f"{path} is not valid YAML") from None
     if not isinstance(loaded, dict):
-        raise SecretsError(f"{path} is not a mapping of secret names (ansible-vault file?)")
+        raise SecretsError(f"{path} is not a mapping of secret names")
     wrong = [str(name) for name in loaded if not str(name).startswith("secret_")]
     if wrong:
         raise SecretsError(f"{path}: names must start with secret_, found {', '.join(sorted(wrong))}")
