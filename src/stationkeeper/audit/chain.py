@@ -363,6 +363,17 @@ def _check_next(head: Head, ring: keys.KeyRing, line: bytes) -> str | None:
     return problem
 
 
+def chain_id(path: Path) -> str:
+    """Return the id of the chain in a file, from its first record. Raises ChainError, OSError."""
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                return str(record.parse(line)["chain"])
+            except record.RecordError:
+                continue
+    raise ChainError(f"{path} holds no record")
+
+
 def append_event(run_id: str, event: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Append to this control node's chain, for example TAKEOVER. Raises ChainError, KeyFileError, OSError."""
     return Chain().append(event, run_id, data)

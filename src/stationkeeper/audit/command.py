@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stationkeeper.audit import record, ship
-from stationkeeper.audit.chain import Chain, ChainError
+from stationkeeper.audit import evidence, record, ship
+from stationkeeper.audit.chain import Chain, ChainError, chain_id
 from stationkeeper.audit.keys import KeyFileError
 from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.audit.verify import Report, verify
@@ -19,10 +19,17 @@ from stationkeeper.database.settings_file import SettingsFileError, read_setting
 def run(arguments: list[str]) -> int:
     """Return 0 when all is well, 1 when the chain is not, 2 when the question could not be answered."""
     parsed = _parser().parse_args(arguments)
-    paths = AuditPaths(parsed.directory) if parsed.directory else AuditPaths.default()
+    paths = AuditPaths.at(parsed.directory)
     try:
         result: int = parsed.action(paths, parsed)
-    except (ChainError, KeyFileError, ship.ShipError, SettingsFileError, OSError) as error:
+    except (
+        ChainError,
+        KeyFileError,
+        evidence.EvidenceError,
+        ship.ShipError,
+        SettingsFileError,
+        OSError,
+    ) as error:
         print(f"stationkeeper audit: {error}", file=sys.stderr)
         return 2
     return result
@@ -40,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--head", type=Path, help="its head (default: beside the chain)")
     check.add_argument("--keys", type=Path, help="folder of trusted public keys (default: the chain's own)")
     group = check.add_mutually_exclusive_group()
+    group.add_argument("--bundle", type=Path, help="a bundle of evidence (audit_export) instead of the chain")
     group.add_argument("--database", action="store_true", help="compare with ops.audit, as set up")
     group.add_argument("--database-file", type=Path, help="compare with ops.audit, connection in this file")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -62,22 +70,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(paths: AuditPaths, parsed: argparse.Namespace) -> int:
+    report = evidence.check(parsed.bundle, parsed.keys) if parsed.bundle else _verified(paths, parsed)
+    print(json.dumps(report.as_dict(), indent=2) if parsed.json else _describe(report))
+    return 0 if report.ok else 1
+
+
+def _verified(paths: AuditPaths, parsed: argparse.Namespace) -> Report:
     chain = parsed.chain or paths.chain
     head = parsed.head or (chain.with_suffix(".head") if parsed.chain else paths.head)
     rows = None
     if parsed.database or parsed.database_file:
-        rows = ship.fetch(read_settings(_settings(paths, parsed.database_file)), _chain_id(chain))
+        rows = ship.fetch(read_settings(_settings(paths, parsed.database_file)), chain_id(chain))
     if not parsed.chain:
         # Not while somebody appends: chain and head must be read as of one moment.
         with Chain(paths).locked():
-            report = verify(chain, parsed.keys or paths.keys, head_path=head, rows=rows)
-    else:
-        report = verify(chain, parsed.keys or paths.keys, head_path=head, rows=rows)
-    if parsed.json:
-        print(json.dumps(report.as_dict(), indent=2))
-    else:
-        print(_describe(report))
-    return 0 if report.ok else 1
+            return verify(chain, parsed.keys or paths.keys, head_path=head, rows=rows)
+    return verify(chain, parsed.keys or paths.keys, head_path=head, rows=rows)
 
 
 def _describe(report: Report) -> str:
@@ -146,14 +154,3 @@ def _settings(paths: AuditPaths, given: Path | None) -> Path:
             "(site.yml writes it), and STATIONKEEPER_AUDIT_DSN_FILE is not set"
         )
     return found
-
-
-def _chain_id(chain: Path) -> str:
-    """The id of a chain from its first line that is a record."""
-    with chain.open("rb") as stream:
-        for line in stream:
-            try:
-                return str(record.parse(line)["chain"])
-            except record.RecordError:
-                continue
-    raise ChainError(f"{chain} holds no record")

@@ -23,7 +23,12 @@ class AuditPaths:
     @classmethod
     def default(cls) -> AuditPaths:
         """Return the paths of this control node's chain."""
-        return cls(state_directory() / "audit")
+        return cls.at(None)
+
+    @classmethod
+    def at(cls, directory: Path | str | None) -> AuditPaths:
+        """Return the paths of the chain in a folder; without one, of this control node's chain."""
+        return cls(Path(directory) if directory else state_directory() / "audit")
 
     @property
     def chain(self) -> Path:
