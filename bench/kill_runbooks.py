@@ -7,7 +7,7 @@ Each runbook is run to its end once, which tells how many tasks it has. Then it 
 begins, evenly spread over all, and run again: that run has to take over the lock and reach the same good end,
 and the audit trail has to call the killed one aborted. Fails with the first thing that is not so. The system
 is up already: `make drills` leaves one. For each run of database_failover the primary's machine loses its
-power, and database_rejoin brings it back.
+power, and database_rejoin brings it back; for each of database_rejoin a failover comes before.
 """
 
 from __future__ import annotations
@@ -49,19 +49,39 @@ def main() -> None:
 @contextmanager
 def _fault(system: LabSystem, name: str) -> Iterator[dict[str, str]]:
     """What a runbook is there for, and the inputs that this adds; afterwards all is as before."""
-    if name != "database_failover":
+    if name == "database_failover":
+        old = _without_power(system)
+        yield {"fencing_confirmed": old}
+        _with_power(system, old)
+        _must(system, "database_rejoin", {"target": old, "confirm": old})
+    elif name == "database_rejoin":
+        old = _without_power(system)
+        fenced = {"target": "databases", "confirm": "databases", "fencing_confirmed": old}
+        _must(system, "database_failover", fenced)
+        _with_power(system, old)
+        yield {"target": old, "confirm": old}
+    else:
         yield {}
-        return
+
+
+def _without_power(system: LabSystem) -> str:
+    """Take the power of the primary's machine, and return its name."""
     old = system.primary()
     system.labctl("power-cut", old, "--for", str(WITHOUT_POWER_S))
-    yield {"fencing_confirmed": old}
-    system.labctl("heal", old)
+    return old
+
+
+def _with_power(system: LabSystem, host: str) -> None:
+    """Start a machine and wait until it takes logins."""
+    system.labctl("heal", host)
     ssh = ("systemctl", "is-active", "ssh")
-    system.wait(f"{old} boots", lambda: system.on_host(old, *ssh, check=False).returncode == 0, 120)
-    inputs = {"target": old, "confirm": old, "reason": "bench/kill_runbooks.py"}
-    back = system.playbook("database_rejoin", inputs)
-    if back.code != 0:
-        sys.exit(f"{old} does not come back:\n{back.output[-3000:]}")
+    system.wait(f"{host} boots", lambda: system.on_host(host, *ssh, check=False).returncode == 0, 120)
+
+
+def _must(system: LabSystem, name: str, inputs: dict[str, str]) -> None:
+    done = system.playbook(name, {"reason": "bench/kill_runbooks.py", **inputs})
+    if done.code != 0:
+        sys.exit(f"{name} fails:\n{done.output[-3000:]}")
 
 
 def _kill_and_repeat(system: LabSystem, name: str, inputs: dict[str, str], kills: int) -> None:

@@ -117,7 +117,8 @@ class PatroniBench(Bench):
         return found
 
     def planned_switchover(self, number: int) -> Round:
-        new = self.chance.choice([host for host in self.hosts if host != self.primary()])
+        primary = self.primary()
+        new = self.chance.choice([host for host in self.hosts if host != primary])
         with self.clients() as clients:
             clients.run_for(self.chance.uniform(2, 5))
             began = time.monotonic()

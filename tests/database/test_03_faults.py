@@ -24,7 +24,7 @@ def alerts(system: LabSystem) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def standby(flux_ha: LabSystem) -> str:
-    return next(host for host in flux_ha.hosts("databases") if host != flux_ha.primary())
+    return flux_ha.standby()
 
 
 @contextmanager

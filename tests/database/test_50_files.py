@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import yaml
-
 from system import LabSystem
 
 HUB = "fluxhub"
@@ -16,8 +14,7 @@ KEYS = 500
 
 def redis(system: LabSystem, *command: str) -> str:
     """Ask Redis by its own client, on the hub, as its administrator."""
-    secrets = yaml.safe_load((system.inventory / "group_vars" / "all" / "secrets.yml").read_text())
-    environment = f"REDISCLI_AUTH={secrets['secret_redis_admin_password']}"
+    environment = f"REDISCLI_AUTH={system.secrets['secret_redis_admin_password']}"
     done = system.on_host(HUB, "env", environment, "redis-cli", "--user", "admin", *command, check=False)
     # Not by `check`, which would show the password.
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,8 +22,7 @@ def schedule(flux: LabSystem) -> dict[str, dict[str, Any]]:
 
 def redis(flux: LabSystem, *command: str) -> str:
     """Ask Redis by its own client, on the hub, as its administrator."""
-    secrets = yaml.safe_load((flux.inventory / "group_vars" / "all" / "secrets.yml").read_text())
-    environment = f"REDISCLI_AUTH={secrets['secret_redis_admin_password']}"
+    environment = f"REDISCLI_AUTH={flux.secrets['secret_redis_admin_password']}"
     return flux.on_host(HUB, "env", environment, "redis-cli", "--user", "admin", *command).stdout.strip()
 
 

@@ -118,6 +118,9 @@ class Gate:
 
     def _crashes(self, sight: Sight) -> list[str]:
         unit, base = sight.unit, self._base.unit
+        # No answer is no crash: systemd is silent for a moment while a host loses its power or is very busy.
+        if unit.active == "unknown":
+            return []
         alive = unit.active in ("active", "reloading")
         if alive and unit.restarts <= base.restarts and unit.pid == base.pid:
             return []
@@ -141,6 +144,8 @@ class Gate:
 
     def _missing(self, sight: Sight) -> list[str]:
         metrics, wanted = sight.metrics, self._wanted
+        if sight.unit.active == "unknown":
+            return ["systemd does not answer for the controller's unit"]
         if metrics is None:
             return ["the controller's metrics do not answer"]
         found = []

@@ -43,7 +43,7 @@ def copy_redis(address: RedisAddress, target: Path) -> dict[str, Any]:
 
     The copy goes over the connection (as a replica gets it), so it is as it was at the moment of the call.
     Redis' own files, whichever of them it uses, are not touched. Others write meanwhile, and a small Redis
-    may change as a whole within a second: a copy that nothing can be compared with is made again.
+    may change as a whole within a second: a copy that cannot be proven is made again before it counts.
     """
     problem = ""
     for attempt in range(_COPIES):

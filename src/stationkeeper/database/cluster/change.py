@@ -48,11 +48,8 @@ def failover(
     ``new_primary`` chooses another one. ``insist`` fails over although a primary answers.
     """
     seen = {host: look for host, look in looks.items() if look is not None}
-    unknown = sorted(set(confirmed) - set(looks)) + (
-        [new_primary] if new_primary and new_primary not in looks else []
-    )
-    if unknown:
-        return Change(refusal=f"{', '.join(unknown)} is no database host ({', '.join(looks)})")
+    if refusal := _unknown(looks, [*confirmed, *([new_primary] if new_primary else [])]):
+        return Change(refusal=refusal)
     identifiers = {look["system_identifier"] for look in seen.values() if look["system_identifier"]}
     if len(identifiers) > 1:
         return Change(
@@ -96,19 +93,15 @@ def _elect(
         )
     others = [host for host in looks if host != best]
     silent = [host for host in others if host not in seen]
-    unconfirmed = [host for host in silent if host not in confirmed]
-    if unconfirmed:
-        names = ",".join(unconfirmed)
-        return Change(
-            refusal=f"say fencing_confirmed={names} when its power or network is taken: it cannot be asked "
-            "and may still take writes"
-        )
+    if refusal := _unconfirmed(silent, confirmed, "may still take writes"):
+        return Change(refusal=refusal)
     fence = [host for host in others if host in seen and not _harmless(seen[host])]
     old = primaries[0] if primaries and primaries[0] != best else None
     old = old or next((host for host in fence if seen[host]["was"] == "primary"), None)
     ahead = [lsn_bytes(seen[host]["lsn"]) for host in fence if seen[host]["lsn"]]
     lacks = max(0, max(ahead) - ranks[best][1]) if ahead and not silent else None
-    return Change(best, old or (silent[0] if silent else None), True, fence, silent, lacks)
+    old = old or (silent[0] if silent else None)
+    return Change(primary=best, old=old, act=True, fence=fence, trusted=silent, lacks_bytes=lacks)
 
 
 def _candidates(seen: Mapping[str, Mapping[str, Any]], primaries: list[str]) -> list[str]:
@@ -133,27 +126,22 @@ def run_alone(looks: Mapping[str, Look], confirmed: Collection[str]) -> Change:
     of them may have become primary, and then rows that this one takes would be lost.
     """
     seen = {host: look for host, look in looks.items() if look is not None}
-    unknown = sorted(set(confirmed) - set(looks))
-    if unknown:
-        return Change(refusal=f"{', '.join(unknown)} is no database host ({', '.join(looks)})")
+    if refusal := _unknown(looks, confirmed):
+        return Change(refusal=refusal)
     primaries = [host for host, look in seen.items() if look["role"] == "primary"]
     if len(primaries) != 1:
         names = " and ".join(primaries) or "no host"
         return Change(refusal=f"{names} {'are' if primaries else 'is'} primary: look with database_status")
     silent = sorted(looks.keys() - seen.keys())
-    unconfirmed = [host for host in silent if host not in confirmed]
-    if unconfirmed:
-        return Change(
-            refusal=f"say fencing_confirmed={','.join(unconfirmed)} when its power or network is taken: it "
-            "cannot be asked and may have become primary"
-        )
+    if refusal := _unconfirmed(silent, confirmed, "may have become primary"):
+        return Change(refusal=refusal)
     look = seen[primaries[0]]
     confirming = [r["name"] for r in look["replicas"] if r["sync_state"] in ("sync", "quorum")]
     if look["synchronous_standby_names"] and confirming:
         return Change(
             refusal=f"{', '.join(confirming)} confirms every commit: none waits for a host that is gone"
         )
-    return Change(primaries[0], None, bool(look["synchronous_standby_names"]), [], silent, None)
+    return Change(primary=primaries[0], act=bool(look["synchronous_standby_names"]), trusted=silent)
 
 
 def switchover(
@@ -167,8 +155,8 @@ def switchover(
     missing = [host for host, look in looks.items() if look is None]
     if missing:
         return Change(refusal=f"{', '.join(missing)} cannot be asked")
-    if new_primary and new_primary not in looks:
-        return Change(refusal=f"{new_primary} is no database host ({', '.join(looks)})")
+    if new_primary and (refusal := _unknown(looks, [new_primary])):
+        return Change(refusal=refusal)
     seen = {host: look for host, look in looks.items() if look is not None}
     return _switch(seen, judge(looks, addresses, limits=limits), new_primary)
 
@@ -187,7 +175,8 @@ def _switch(seen: Mapping[str, Mapping[str, Any]], view: View, new_primary: str 
         return Change(refusal=f"say new_primary: {', '.join(standbys) or 'no host'} could become it")
     if blocking or chosen not in view.standbys:
         return Change(refusal="; ".join(blocking) or f"{chosen} does not follow {view.primary}")
-    return Change(chosen, view.primary, True, [str(view.primary)], [], 0)
+    old = str(view.primary)
+    return Change(primary=chosen, old=old, act=True, fence=[old], lacks_bytes=0)
 
 
 def _resumed(seen: Mapping[str, Mapping[str, Any]], old: str, new_primary: str | None) -> Change:
@@ -203,4 +192,20 @@ def _resumed(seen: Mapping[str, Mapping[str, Any]], old: str, new_primary: str |
         return Change(
             refusal=f"{old} is stopped and {chosen} does not have all of it: database_failover starts one"
         )
-    return Change(chosen, old, True, [old], [], 0)
+    return Change(primary=chosen, old=old, act=True, fence=[old], lacks_bytes=0)
+
+
+def _unknown(looks: Mapping[str, Look], names: Collection[str]) -> str:
+    unknown = [name for name in names if name not in looks]
+    return f"{', '.join(unknown)} is no database host ({', '.join(looks)})" if unknown else ""
+
+
+def _unconfirmed(silent: Collection[str], confirmed: Collection[str], danger: str) -> str:
+    """Return the refusal for hosts that cannot be asked, unless a person says of each that it is off."""
+    unconfirmed = [host for host in silent if host not in confirmed]
+    if not unconfirmed:
+        return ""
+    return (
+        f"say fencing_confirmed={','.join(unconfirmed)} when its power or network is taken: it cannot be "
+        f"asked and {danger}"
+    )
