@@ -81,6 +81,18 @@ def test_a_controller_that_does_not_stay_fails(unit: Service, words: str) -> Non
     assert words in problems
 
 
+def test_a_systemd_that_does_not_answer_for_a_moment_decides_nothing() -> None:
+    silent = replace(UNIT, active="unknown", restarts=0, pid=0)
+    assert run(lambda s: sight(s, silent if 5 < s < 9 else UNIT))[0] is True
+
+
+def test_a_systemd_that_does_not_answer_any_more_fails_when_the_time_is_over() -> None:
+    silent = replace(UNIT, active="unknown", restarts=0, pid=0)
+    passed, problems, seconds = run(lambda s: sight(s, silent if s > 5 else UNIT))
+    assert (passed, seconds) == (False, 75.0)
+    assert "systemd does not answer" in problems
+
+
 def test_a_reloading_unit_is_alive() -> None:
     assert run(lambda s: sight(s, replace(UNIT, active="reloading") if s < 3 else UNIT))[0] is True
 
