@@ -158,6 +158,23 @@ def kill_all(trees: Trees, machine: str, timeout_s: float = 10.0) -> None:
         time.sleep(0.05)
 
 
+def kill_at_once(trees: Trees, machine: str) -> None:
+    """Kill every process inside a machine at one moment; systemd-nspawn itself stays and ends by itself.
+
+    Killed one by one, or by their number 1, some would live on for a moment and note that the others are gone.
+    """
+    freeze(trees, machine, True)
+    try:
+        for pid in processes(trees, machine):
+            try:
+                if len(namespace_pids(Path(f"/proc/{pid}/status").read_text())) > 1:
+                    os.kill(pid, signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    finally:
+        freeze(trees, machine, False)
+
+
 def remove(trees: Trees, machine: str) -> None:
     """Remove the empty groups of a machine."""
     for folder in trees.folders(machine):

@@ -139,7 +139,7 @@ def power_cut(lab: Lab, host: Host, seconds: int) -> Fault:
     if machine.supervisor(kept) is None:
         raise LabError(f"nobody looks after {host.name}: run labctl up first")
     write_json(kept.power_file, {"at": fault.until})
-    os.kill(leader, signal.SIGKILL)
+    cgroups.kill_at_once(trees, host.machine)
     _note(fault, healer=False)
     # On a busy machine the kernel takes its time to end all that runs in it.
     deadline = time.monotonic() + DARK_S
