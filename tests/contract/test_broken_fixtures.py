@@ -12,6 +12,7 @@ import pytest
 from rules import documents, modules, playbooks, repository, roles
 
 from stationkeeper.runbooks.catalogue import catalogue
+from stationkeeper.secrets import leaks
 
 SAMPLE = Path(__file__).parent / "fixtures" / "sample"
 OWN_MODULES = {"sample_thing"}
@@ -248,8 +249,12 @@ def test_secrets_are_found(tmp_path: Path) -> None:
     key.write_text("-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n", encoding="utf-8")
     named = tmp_path / "secrets.yml"
     named.write_text("a: b\n", encoding="utf-8")
-    problems = repository.secret_problems(tmp_path, [key, named])
-    assert [problem.partition(":")[0] for problem in problems] == ["notes.txt", "secrets.yml"]
+    identity = tmp_path / "identity"
+    identity.write_text("AGE-SECRET-KEY-1" + "Q" * 58, encoding="utf-8")
+    problems = leaks.file_problems(tmp_path, [key, named, identity])
+    assert [problem.partition(":")[0] for problem in problems] == ["notes.txt", "secrets.yml", "identity"]
+    named.write_text("$ANSIBLE_VAULT;1.2;AES256;flux\n", encoding="utf-8")
+    assert leaks.file_problems(tmp_path, [named]) == []
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from harness import ROOT, Environment
 from rules import documents, modules, playbooks, repository, roles
 
 from stationkeeper.runbooks.catalogue import catalogue, runbook_files
+from stationkeeper.secrets import leaks
 
 ROLES = sorted(path.parent for path in (ROOT / "roles").glob("*/tasks"))
 MODULES = sorted((ROOT / "library").glob("*.py"))
@@ -54,12 +55,12 @@ def test_commands_in_documentation_exist(root: Path, path: Path) -> None:
 
 
 def test_nothing_secret_is_tracked(root: Path) -> None:
-    problems = repository.secret_problems(root, repository.tracked_files(root))
+    problems = leaks.file_problems(root, leaks.tracked_files(root))
     assert not problems, report(problems)
 
 
 def test_host_keys_are_checked_everywhere(root: Path) -> None:
-    problems = repository.host_key_problems(root, repository.tracked_files(root))
+    problems = repository.host_key_problems(root, leaks.tracked_files(root))
     assert not problems, report(problems)
 
 
