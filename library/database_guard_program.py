@@ -1,0 +1,65 @@
+#!/usr/bin/python
+"""Ansible module: install the guard of a database host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: database_guard_program
+short_description: Install what keeps a database host from becoming a second primary by itself
+description:
+  - Runs on the database host. Writes those parts of this repository's package that the guard needs, which
+    Ansible has sent with this module, to a directory. They need nothing but python3.
+version_added: "0.5.0"
+author: Stationkeeper
+options:
+  path:
+    description: The directory. The package is a directory in it. What is missing is made, with mode 0755.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    description: Says which files would change.
+    support: full
+  diff_mode:
+    description: Names the files.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the program
+  database_guard_program:
+    path: /usr/local/lib/postgresql-guard
+"""
+
+RETURN = r"""
+files:
+  description: Files that were written, or would be, by their path from the directory.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.stationkeeper import carried
+from ansible.module_utils.stationkeeper.database.cluster import guard
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True
+    )
+    try:
+        files = carried.install(
+            Path(module.params["path"]), carried.sources(guard), dry_run=module.check_mode
+        )
+    except OSError as error:
+        module.fail_json(msg=str(error))
+    diff = {"prepared": "".join(f"{name}\n" for name in files)}
+    module.exit_json(changed=bool(files), files=files, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
