@@ -161,7 +161,7 @@ def kill_all(trees: Trees, machine: str, timeout_s: float = 10.0) -> None:
 def kill_at_once(trees: Trees, machine: str) -> None:
     """Kill every process inside a machine at one moment; systemd-nspawn itself stays and ends by itself.
 
-    Killed one by one, or by their number 1, some would live on for a moment and note that the others are gone.
+    Killed one by one, or by their number 1, some would live on for a moment and see the others gone.
     """
     freeze(trees, machine, True)
     try:
