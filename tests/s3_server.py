@@ -18,14 +18,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
 from free_port import free_port
 
 
 class S3Server:
-    """A server with one bucket in memory; ``ca`` is what its certificate is checked with."""
+    """A server with one bucket in memory; ``ca`` is what its certificate is checked with, under ``name``."""
 
-    def __init__(self, directory: Path, bucket: str) -> None:
+    def __init__(
+        self, directory: Path, bucket: str, *, address: str = "127.0.0.1", name: str = "localhost"
+    ) -> None:
         self.directory = directory
+        self._name = name
         self.ca = directory / "ca.pem"
         self.port = free_port()
         self._plain = free_port()
@@ -42,7 +46,7 @@ class S3Server:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        serving = asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context)
+        serving = asyncio.start_server(self._serve, address, self.port, ssl=self._context)
         asyncio.run_coroutine_threadsafe(serving, self._loop).result(30)
         self._make(bucket)
 
@@ -65,14 +69,14 @@ class S3Server:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=10))
             .not_valid_after(now + timedelta(days=valid_days))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(self._name)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(self._ca_key, hashes.SHA256())
         )
 
     def renew(self, valid_days: float) -> None:
         """Put a certificate in force that is valid for so long; below 0 it has expired."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._name)])
         certificate = self._certificate(name, self._key, valid_days=valid_days, ca=False)
         path = self.directory / "server.pem"
         private = self._key.private_bytes(
