@@ -1,0 +1,1 @@
+"""Who can get at a host, and who did."""
