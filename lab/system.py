@@ -24,6 +24,7 @@ import yaml
 
 from stationkeeper.database.connection import connect
 from stationkeeper.secrets.files import read
+from stationkeeper.secrets.rotation import SINCE
 from stationkeeper.secrets.vault import folder_of, label_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,8 +146,9 @@ class LabSystem:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Every secret of the inventory by its name, as they were at the first look."""
-        return read(folder_of(self.inventory))
+        """Every secret of the inventory by its name, as they were at the first look, without their ages."""
+        values = read(folder_of(self.inventory))
+        return {name: value for name, value in values.items() if not name.endswith(SINCE)}
 
     def database_settings(self, role: str = "reader") -> dict[str, Any]:
         return {

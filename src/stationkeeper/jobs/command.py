@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from stationkeeper.hot_tier.connection import connected
 from stationkeeper.jobs import catalogue, config, status
 from stationkeeper.jobs.interface import JobError
 from stationkeeper.jobs.run import run_ended, run_job
@@ -20,7 +21,7 @@ DAY_S = 86400.0
 def run(arguments: list[str]) -> int:
     """Return 0 when the job completed, 1 when it failed, 2 for a wrong question, 3 when it runs already.
 
-    ``status`` returns 0 with every answer.
+    ``status`` returns 0 with every answer, ``connect`` 2 when one of those that the jobs need refuses them.
     """
     parsed = _parser().parse_args(arguments)
     try:
@@ -43,6 +44,8 @@ def _act(parsed: argparse.Namespace) -> int:
         return 0
     if parsed.action == "status":
         return _status(config.read(parsed.config), as_json=parsed.json)
+    if parsed.action == "connect":
+        return _connect(config.read(parsed.config))
     work = catalogue.find(parsed.name)
     settings = config.read(parsed.config).settings(parsed.name)
     if parsed.action == "ended":
@@ -53,6 +56,16 @@ def _act(parsed: argparse.Namespace) -> int:
         print(f"job {parsed.name} failed after {done.duration_s:.1f} s: {done.error}", file=sys.stderr)
         return 1
     print(f"job {parsed.name} completed in {done.duration_s:.1f} s, {done.records} records, run {done.id}")
+    return 0
+
+
+def _connect(given: config.Configuration) -> int:
+    settings = given.settings()
+    with reading(settings.database):
+        print("the database lets the jobs in")
+    if settings.redis is not None:
+        with connected(settings.redis):
+            print("Redis lets the jobs in")
     return 0
 
 
@@ -99,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         one = actions.add_parser(action, help=text)
         one.add_argument("name", help="name of the job")
         one.add_argument("--config", type=Path, required=True, help="jobs.json, 0640")
+    tried = actions.add_parser("connect", help="log in wherever the jobs do, and do nothing")
+    tried.add_argument("--config", type=Path, required=True, help="jobs.json, 0640")
     asked = actions.add_parser("status", help="tell how the declared jobs did in the last day")
     asked.add_argument("--config", type=Path, required=True, help="jobs.json, 0640")
     asked.add_argument("--json", action="store_true", help="print it as JSON")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
+import json
 import os
 import secrets
 import string
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -16,6 +20,7 @@ import yaml
 from stationkeeper.files import write_atomically
 from stationkeeper.secrets import vault
 from stationkeeper.secrets.recipients import parse, with_recipient, without_recipient, written
+from stationkeeper.secrets.rotation import SINCE
 from stationkeeper.secrets.vault import (
     NEXT_PASSWORD,
     PASSWORD,
@@ -43,27 +48,89 @@ def initialise(inventory: Path) -> list[str]:
     """
     folder = folder_of(inventory)
     wanted = _names(folder / EXAMPLE, _read(folder / EXAMPLE))
+    with _locked(folder):
+        return _completed(folder, wanted)
+
+
+def _completed(folder: Path, wanted: list[str]) -> list[str]:
     _finish_rekey(folder)
     path = folder / SECRETS
     present = path.read_text(encoding="utf-8") if path.exists() else ""
     text = _decrypted(folder, present) if vault.is_vault(present) else present or _HEADER
     known = set(_names(path, text)) if present else set()
     missing = [name for name in wanted if name not in known]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     if missing or not vault.is_vault(present):
         if not text.endswith("\n"):
             text += "\n"
-        text += "".join(f"{name}: {_random_value()}\n" for name in missing)
+        # Since when all of them are, or one that came later: docs/secrets.md tells how old each may become.
+        if not present:
+            text += f"secret{SINCE}: {json.dumps(now)}\n"
+        for name in missing:
+            text += f"{name}: {random_value()}\n" + (f"{name}{SINCE}: {json.dumps(now)}\n" if present else "")
         write_atomically(path, _encrypted(folder, text, _password(folder)))
     return missing
 
 
 def read(folder: Path) -> dict[str, str]:
     """Return every secret in a folder (`folder_of` an inventory) by its name. Raises SecretsError."""
+    text = _read(folder / SECRETS)
+    return _values(folder / SECRETS, _decrypted(folder, text) if vault.is_vault(text) else text)
+
+
+def change(folder: Path, edit: Callable[[dict[str, str]], dict[str, str]], *, dry_run: bool = False) -> bool:
+    """Change values of the vault as one step, and return whether any was; comments and other lines stay.
+
+    ``edit`` gets every value by its name. Raises SecretsError: then nothing was written.
+    """
     path = folder / SECRETS
-    text = _read(path)
-    text = _decrypted(folder, text) if vault.is_vault(text) else text
-    _names(path, text)
-    return {str(name): str(value) for name, value in yaml.safe_load(text).items()}
+    with _locked(folder):
+        stored = _read(path)
+        text = _decrypted(folder, stored) if vault.is_vault(stored) else stored
+        before = _values(path, text)
+        after = edit(before)
+        if after == before:
+            return False
+        changed = _with_values(text, before, after)
+        if not _has(changed, after):
+            raise SecretsError(
+                f"{path} is not one `name: value` on a line each: write it so with `ansible-vault edit`"
+            )
+        if not dry_run:
+            encrypted = vault.is_vault(stored)
+            write_atomically(path, _encrypted(folder, changed, _password(folder)) if encrypted else changed)
+    return True
+
+
+def _has(text: str, values: Mapping[str, str]) -> bool:
+    """Whether a text that was put together has exactly these values."""
+    try:
+        return _values(Path(SECRETS), text) == values
+    except SecretsError:
+        return False
+
+
+def _with_values(text: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    lines = []
+    for line in text.splitlines():
+        name = line.partition(":")[0]
+        if name not in before or after.get(name) == before[name]:
+            lines.append(line)
+        elif name in after:
+            lines.append(f"{name}: {json.dumps(after[name])}")
+    lines += [f"{name}: {json.dumps(value)}" for name, value in after.items() if name not in before]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other changes of the vault away; two of them would lose one's values."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def recipients(inventory: Path) -> dict[str, str]:
@@ -75,9 +142,10 @@ def add_recipient(inventory: Path, name: str, key: str) -> None:
     """Let one more person or controller open the vault. Raises SecretsError."""
     folder = folder_of(inventory)
     after = with_recipient(recipients(inventory), name, key)
-    # First what counts, then the list of it: a killed run is finished by the next one.
-    vault.write_password(folder / PASSWORD, vault.read_password(folder), after.values())
-    _write_recipients(folder, after)
+    with _locked(folder):
+        # First what counts, then the list of it: a killed run is finished by the next one.
+        vault.write_password(folder / PASSWORD, vault.read_password(folder), after.values())
+        _write_recipients(folder, after)
 
 
 def remove_recipient(inventory: Path, name: str) -> None:
@@ -85,18 +153,22 @@ def remove_recipient(inventory: Path, name: str) -> None:
 
     What the vault holds was known to them: only a rotation makes that worthless.
     """
-    _rekey(folder_of(inventory), without_recipient(recipients(inventory), name))
+    folder = folder_of(inventory)
+    with _locked(folder):
+        _rekey(folder, without_recipient(recipients(inventory), name))
 
 
 def rekey(inventory: Path) -> None:
     """Give the vault another password; a killed run is finished by the next one. Raises SecretsError."""
-    _rekey(folder_of(inventory), recipients(inventory))
+    folder = folder_of(inventory)
+    with _locked(folder):
+        _rekey(folder, recipients(inventory))
 
 
 def _rekey(folder: Path, allowed: Mapping[str, str]) -> None:
     _finish_rekey(folder)
     text = _decrypted(folder, _read(folder / SECRETS))
-    password = _random_value()
+    password = random_value()
     vault.write_password(folder / NEXT_PASSWORD, password, allowed.values())
     # While Ansible is refused: a killed removal is finished by the next rekey, which takes this list.
     _write_recipients(folder, allowed)
@@ -130,7 +202,7 @@ def _password(folder: Path) -> str:
         return vault.read_password(folder)
     if not (folder / RECIPIENTS).exists():
         _write_recipients(folder, with_recipient({}, getpass.getuser(), vault.create_identity()))
-    password = _random_value()
+    password = random_value()
     vault.write_password(folder / PASSWORD, password, parse(_read(folder / RECIPIENTS)).values())
     return password
 
@@ -184,6 +256,11 @@ def _read(path: Path) -> str:
         raise SecretsError(f"{path} does not exist") from None
 
 
+def _values(path: Path, text: str) -> dict[str, str]:
+    _names(path, text)
+    return {str(name): str(value) for name, value in yaml.safe_load(text).items()}
+
+
 def _names(path: Path, text: str) -> list[str]:
     try:
         loaded = yaml.safe_load(text)
@@ -198,7 +275,7 @@ def _names(path: Path, text: str) -> list[str]:
     return [str(name) for name in loaded]
 
 
-def _random_value() -> str:
+def random_value() -> str:
     """40 letters and digits (238 bits) that start with a letter, so that YAML reads a string."""
     first = secrets.choice(string.ascii_letters)
     return first + "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH - 1))

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from stationkeeper.secrets.rotation import SINCE
 from stationkeeper.secrets.vault import is_vault
 
 _NAMES = re.compile(
@@ -38,7 +39,12 @@ def file_problems(root: Path, files: Iterable[Path]) -> list[str]:
 
 def history_problems(root: Path, secrets: Mapping[str, str]) -> list[str]:
     """Return where a value stands in any version of any file that git holds; ``secrets`` has them by name."""
-    values = {value.encode(): name for name, value in secrets.items() if len(value) >= _SHORTEST_VALUE}
+    values = {
+        value.encode(): name
+        for name, value in secrets.items()
+        # A date is in many files.
+        if len(value) >= _SHORTEST_VALUE and not name.endswith(SINCE)
+    }
     if not values:
         return []
     known = re.compile(b"|".join(re.escape(value) for value in values))

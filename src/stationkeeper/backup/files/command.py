@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .resp import Redis
 from .restic import Restic
 from .run import run
 from .settings import KINDS, BackupError, Settings, load
@@ -20,11 +21,15 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="save the sets of a kind").add_argument("kind", choices=KINDS)
     commands.add_parser("list", help="list the snapshots of each set, the newest last")
+    commands.add_parser("connect", help="log in to the Redis that a set is copied from, and do nothing")
     options = parser.parse_args(arguments)
     try:
         settings = load(options.settings)
         if options.command == "list":
             _list(settings)
+            return 0
+        if options.command == "connect":
+            _connect(settings)
             return 0
         result = run(settings, options.kind)
     except (BackupError, OSError) as error:
@@ -32,6 +37,14 @@ def main(arguments: list[str]) -> int:
         return 1
     print(result.message if result.succeeded else f"the backup failed: {result.message}", file=sys.stderr)
     return 0 if result.succeeded else 1
+
+
+def _connect(settings: Settings) -> None:
+    if settings.redis is None:
+        print("this host copies no Redis")
+        return
+    with Redis(settings.redis):
+        print("Redis lets the backup in")
 
 
 def _list(settings: Settings) -> None:

@@ -1,0 +1,147 @@
+"""What an inventory declares as credentials, and what a rotation has to do for each. Pure logic.
+
+A declaration names the secret, who accepts it (``servers``, a group) and who uses it (``clients``, roles for
+each group):
+
+    redis_flux: {kind: redis, secret: secret_redis_flux_password, user: flux, servers: hubs,
+                 clients: {hubs: [telemetry_jobs]}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stationkeeper.secrets.rotation import Phase, phase, since
+
+#: Each has playbooks/tasks/credential_<kind>_accept.yml and _refuse.yml.
+KINDS = ("redis",)
+_FIELDS = {"kind": str, "secret": str, "user": str, "servers": str, "clients": dict}
+
+
+class CredentialError(ValueError):
+    """A declaration or a wish that makes no sense; the message names it and the fix."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One credential with its hosts. ``clients`` has the roles that use it, for each host."""
+
+    name: str
+    kind: str
+    secret: str
+    user: str
+    servers: tuple[str, ...]
+    clients: Mapping[str, tuple[str, ...]]
+    phase: Phase
+    since: str
+
+
+def rotations(
+    declared: Mapping[str, Any], groups: Mapping[str, Sequence[str]], values: Mapping[str, str]
+) -> dict[str, Rotation]:
+    """Return every declared credential, as the vault has it. Raises RotationError, CredentialError."""
+    return {name: _rotation(name, one, groups, values) for name, one in declared.items()}
+
+
+def wanted(found: Mapping[str, Rotation], names: Sequence[str]) -> dict[str, Rotation]:
+    """Return the credentials that were asked for, or those in mid-rotation. Raises CredentialError."""
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise CredentialError(
+            f"no credential {', '.join(unknown)}: stationkeeper_credentials of the inventory declares "
+            f"{', '.join(sorted(found))}"
+        )
+    return {
+        name: one for name, one in found.items() if name in names or (not names and one.phase != "settled")
+    }
+
+
+def accepted(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the created credentials whose every server has said that it accepts both values."""
+    return _by_all(found, facts, "created", "servers", "credentials_accepted")
+
+
+def proven(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the switched credentials whose every client has proven that it uses the new value."""
+    return _by_all(found, facts, "switched", "clients", "credentials_proven")
+
+
+def retired(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the switched credentials whose every server refuses the value before."""
+    return _by_all(found, facts, "switched", "servers", "credentials_retired")
+
+
+def _by_all(
+    found: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    state: Phase,
+    who: str,
+    fact: str,
+) -> list[str]:
+    return [
+        name
+        for name, one in found.items()
+        if one["phase"] == state and all(name in facts[host].get(fact, ()) for host in one[who])
+    ]
+
+
+def outcome(
+    host: str, found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return status and message of a host after a run: what it accepts, uses, and what it waits for."""
+    own = facts[host]
+    failures = dict(own.get("credentials_failed", {}))
+    error = facts.get("localhost", {}).get("rotation_error")
+    if error:
+        return {"status": "failed", "message": f"the vault: {error}"}
+    told = [f"{name}: {reason}" for name, reason in failures.items()]
+    changed = False
+    for name, one in found.items():
+        if host in one["servers"] and name not in failures:
+            retired = name in own.get("credentials_retired", ())
+            changed = changed or retired
+            told.append(f"{name}: rotated" if retired else f"{name}: {_waiting(name, one, facts)}")
+        elif host in one["clients"] and name in own.get("credentials_proven", ()):
+            changed = True
+            told.append(f"{name}: uses the new value")
+    status = "failed" if failures else "changed" if changed else "ok"
+    return {
+        "status": status,
+        "message": "; ".join(told) or ("has none of these" if found else "no rotation is unfinished"),
+    }
+
+
+def _waiting(name: str, one: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> str:
+    if one["phase"] == "settled":
+        return f"would get another value; this one is used since {one['since'] or 'nobody knows when'}"
+    switched = one["phase"] == "switched"
+    who, fact = ("clients", "credentials_proven") if switched else ("servers", "credentials_accepted")
+    missing = ", ".join(host for host in one[who] if name not in facts[host].get(fact, ()))
+    said = "is proven by" if switched else "is accepted by"
+    return f"both values are valid until the new one {said} {missing}" if missing else "both values are valid"
+
+
+def _rotation(
+    name: str, one: Any, groups: Mapping[str, Sequence[str]], values: Mapping[str, str]
+) -> Rotation:
+    if not isinstance(one, Mapping) or any(
+        not isinstance(one.get(key), kind) for key, kind in _FIELDS.items()
+    ):
+        raise CredentialError(f"stationkeeper_credentials.{name} needs {', '.join(_FIELDS)}")
+    if one["kind"] not in KINDS:
+        raise CredentialError(
+            f"stationkeeper_credentials.{name}: no kind {one['kind']}, there is {', '.join(KINDS)}"
+        )
+    servers = tuple(groups.get(one["servers"], ()))
+    if not servers:
+        raise CredentialError(f"stationkeeper_credentials.{name}: group {one['servers']} has no hosts")
+    clients: dict[str, tuple[str, ...]] = {}
+    for group, roles in one["clients"].items():
+        for host in groups.get(group, ()):
+            clients[host] = (*clients.get(host, ()), *roles)
+    secret = one["secret"]
+    return Rotation(
+        name, one["kind"], secret, one["user"], servers, clients, phase(values, secret), since(values, secret)
+    )

@@ -1,0 +1,161 @@
+"""Credentials are rotated under clients that notice nothing; no value is refused that a host still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from stationkeeper.secrets.files import read
+from stationkeeper.secrets.vault import folder_of
+from system import LabSystem
+
+NAME = "secret_redis_flux_password"
+EXPORTER = "secret_redis_exporter_password"
+LOG = "/root/credential_client.log"
+# A client as a service is one: it logs in with what stands in its file, writes and reads. Ten times a second.
+CLIENT = """
+import json, pathlib, socket, time
+config = pathlib.Path('/etc/stationkeeper/jobs.json')
+def ask(stream, *words):
+    parts = [str(word).encode() for word in words]
+    stream.write(b'*%d\\r\\n' % len(parts) + b''.join(b'$%d\\r\\n%s\\r\\n' % (len(p), p) for p in parts))
+    stream.flush()
+    line = stream.readline()
+    return stream.read(int(line[1:]) + 2)[:-2].decode() if line[:1] == b'$' else line.decode().strip()
+number = 0
+while True:
+    number += 1
+    try:
+        given = json.loads(config.read_text())['redis']
+        with socket.create_connection((given['host'], given['port']), timeout=5) as connection:
+            stream = connection.makefile('rwb')
+            login = ask(stream, 'AUTH', given['user'], given['password'])
+            written = ask(stream, 'SET', 'flux:credential_test', number)
+            found = ask(stream, 'GET', 'flux:credential_test')
+        good = (login, written, found) == ('+OK', '+OK', str(number))
+        print('ok' if good else f'failed {login} {written} {found}', flush=True)
+    except (OSError, ValueError) as error:
+        print(f'failed {error}', flush=True)
+    time.sleep(0.1)
+"""
+
+
+def values(system: LabSystem) -> dict[str, str]:
+    return read(folder_of(system.inventory))
+
+
+def accepted(system: LabSystem, user: str, password: str) -> bool:
+    """Whether the hub's Redis lets a user in, asked by a client of another make."""
+    address = system.addresses[system.hosts("hubs")[0]]
+    try:
+        redis.Redis(address, username=user, password=password, socket_timeout=10).ping()
+    except redis.AuthenticationError:
+        return False
+    return True
+
+
+@contextmanager
+def in_use(system: LabSystem) -> Iterator[list[str]]:
+    """Have a client on the hub work; what became of each of its turns is in the list after the block."""
+    hub = system.hosts("hubs")[0]
+    turns: list[str] = []
+    system.on_host(hub, "sh", "-c", f"cat > /root/credential_client.py <<'EOF'\n{CLIENT}\nEOF")
+    unit = ["systemd-run", "--unit=credential_client", f"--property=StandardOutput=file:{LOG}"]
+    system.on_host(hub, *unit, "python3", "/root/credential_client.py")
+    try:
+        yield turns
+    finally:
+        system.on_host(hub, "systemctl", "stop", "credential_client")
+        turns += system.on_host(hub, "cat", LOG).stdout.splitlines()
+        system.on_host(hub, "rm", LOG, "/root/credential_client.py")
+
+
+def test_check_mode_tells_and_changes_nothing(flux_ha: LabSystem) -> None:
+    before = values(flux_ha)
+    play = flux_ha.playbook(
+        "security_rotate_keys", {"target": "all", "credentials": ["redis_flux"]}, "--check"
+    )
+    assert play.code == 0, play.output[-5000:]
+    assert "would get another value" in play.output
+    assert play.changed in ({}, {"localhost": 1})
+    assert values(flux_ha) == before
+
+
+def test_a_password_is_rotated_under_a_client_that_notices_nothing(flux_ha: LabSystem) -> None:
+    old = values(flux_ha)[NAME]
+    variables = {"target": "all", "reason": "test", "credentials": ["redis_flux", "redis_backup"]}
+    with in_use(flux_ha) as turns:
+        play = flux_ha.playbook("security_rotate_keys", variables)
+    assert play.code == 0, play.output[-5000:]
+    assert "redis_flux: rotated" in play.output
+    assert len(turns) > 50
+    assert [turn for turn in turns if turn != "ok"] == []
+    after = values(flux_ha)
+    assert after[NAME] != old
+    assert not [name for name in after if name.endswith(("_next", "_before"))]
+    assert not accepted(flux_ha, "flux", old)
+    assert accepted(flux_ha, "flux", after[NAME])
+    # Neither the output nor the audit has a value.
+    audit = flux_ha.run("stationkeeper", "audit", "show").stdout
+    for value in (old, after[NAME], after["secret_redis_backup_password"]):
+        assert value not in play.output + audit
+    age = 'time() - stationkeeper_credential_since_timestamp_seconds{credential="redis_flux_password"}'
+    flux_ha.wait("the age", lambda: 0 < float(flux_ha.measured(age)[0]["value"][1]) < 900, timeout_s=90)
+
+
+def test_a_host_that_has_not_proven_the_new_value_keeps_the_old_one_valid(flux_ha: LabSystem) -> None:
+    hub = flux_ha.hosts("hubs")[0]
+    old = values(flux_ha)[EXPORTER]
+    # A unit that cannot be started, as after a botched change of it.
+    drop_in = "/run/systemd/system/prometheus-redis-exporter.service.d"
+    content = "[Service]\\nExecStart=\\nExecStart=/bin/false\\n"
+    broken = f"mkdir -p {drop_in}; printf '{content}' > {drop_in}/zz_test.conf; systemctl daemon-reload"
+    flux_ha.on_host(hub, "sh", "-c", broken)
+    try:
+        variables = {"target": "all", "reason": "test", "credentials": ["redis_exporter"]}
+        play = flux_ha.playbook("security_rotate_keys", variables)
+        assert play.code != 0
+        assert "redis_exporter" in play.output
+        found = values(flux_ha)
+        assert found[f"{EXPORTER}_before"] == old
+        assert accepted(flux_ha, "exporter", old)
+        assert accepted(flux_ha, "exporter", found[EXPORTER])
+        unfinished = "stationkeeper_credential_unfinished"
+        flux_ha.wait("the figure", lambda: flux_ha.measured(unfinished) != [], timeout_s=90)
+    finally:
+        flux_ha.on_host(hub, "sh", "-c", f"rm {drop_in}/zz_test.conf; systemctl daemon-reload")
+    # Whoever converges in between takes nothing away.
+    again = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test"})
+    assert again.code == 0, again.output[-5000:]
+    assert "redis_exporter: rotated" in again.output
+    assert not accepted(flux_ha, "exporter", old)
+    assert accepted(flux_ha, "exporter", values(flux_ha)[EXPORTER])
+    nothing = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test"})
+    assert nothing.code == 0, nothing.output[-5000:]
+    assert "no rotation is unfinished" in nothing.output
+    assert nothing.changed == {}
+
+
+def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_touched(flux_ha: LabSystem) -> None:
+    before = values(flux_ha)
+    stranger = flux_ha.playbook(
+        "security_rotate_keys", {"target": "all", "reason": "test", "credentials": ["redis_flx"]}
+    )
+    assert stranger.code != 0
+    assert "no credential redis_flx" in stranger.output
+    hub = flux_ha.hosts("hubs")[0]
+    left_out = next(host for host in flux_ha.addresses if host != hub)
+    partial = flux_ha.playbook(
+        "security_rotate_keys", {"target": left_out, "reason": "test", "credentials": ["redis_flux"]}
+    )
+    assert partial.code != 0
+    assert f"{hub} accept or use these" in partial.output
+    assert values(flux_ha) == before
+
+
+def test_the_next_converge_finds_nothing_to_change(flux_ha: LabSystem) -> None:
+    play = flux_ha.playbook("site", None, "--limit", f"{flux_ha.hosts('hubs')[0]},localhost")
+    assert play.code == 0, play.output[-5000:]
+    assert play.changed == {}
