@@ -21,7 +21,7 @@ options:
     type: path
     required: true
   declared:
-    description: What the inventory declares, as in C(stationkeeper_credentials).
+    description: What the inventory declares, as in C(stationkeeper_rotations).
     type: dict
     required: true
   hosts:
@@ -53,7 +53,7 @@ EXAMPLES = r"""
 - name: Have the next password accepted
   credential_rotation:
     inventory: "{{ inventory_dir }}"
-    declared: "{{ stationkeeper_credentials }}"
+    declared: "{{ stationkeeper_rotations }}"
     hosts: "{{ groups }}"
     only: [redis_flux]
     step: create
@@ -63,13 +63,13 @@ EXAMPLES = r"""
 RETURN = r"""
 rotations:
   description: >-
-    For each credential its kind, secret, user, servers, clients (roles by host), phase (settled, created or
+    For each credential its kind, variable, user, servers, clients (roles by host), phase (settled, created or
     switched) and since when its value is used.
   returned: success
   type: dict
   sample:
     redis_flux:
-      {kind: redis, secret: secret_redis_flux_password, user: flux, servers: [fluxhub],
+      {kind: redis, variable: secret_redis_flux_password, user: flux, servers: [fluxhub],
        clients: {fluxhub: [telemetry_jobs]}, phase: settled, since: "2026-11-22T10:00:00+00:00"}
 """
 
@@ -112,7 +112,7 @@ def main() -> None:
 
     def edit(values: dict[str, str]) -> dict[str, str]:
         for one in look(values).values():
-            values = _stepped(values, str(one["secret"]), given["step"])
+            values = _stepped(values, str(one["variable"]), given["step"])
         return values
 
     try:

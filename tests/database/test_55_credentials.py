@@ -74,9 +74,7 @@ def in_use(system: LabSystem) -> Iterator[list[str]]:
 
 def test_check_mode_tells_and_changes_nothing(flux_ha: LabSystem) -> None:
     before = values(flux_ha)
-    play = flux_ha.playbook(
-        "security_rotate_keys", {"target": "all", "credentials": ["redis_flux"]}, "--check"
-    )
+    play = flux_ha.playbook("security_rotate_keys", {"target": "all", "names": ["redis_flux"]}, "--check")
     assert play.code == 0, play.output[-5000:]
     assert "would get another value" in play.output
     assert play.changed in ({}, {"localhost": 1})
@@ -85,7 +83,7 @@ def test_check_mode_tells_and_changes_nothing(flux_ha: LabSystem) -> None:
 
 def test_a_password_is_rotated_under_a_client_that_notices_nothing(flux_ha: LabSystem) -> None:
     old = values(flux_ha)[NAME]
-    variables = {"target": "all", "reason": "test", "credentials": ["redis_flux", "redis_backup"]}
+    variables = {"target": "all", "reason": "test", "names": ["redis_flux", "redis_backup"]}
     with in_use(flux_ha) as turns:
         play = flux_ha.playbook("security_rotate_keys", variables)
     assert play.code == 0, play.output[-5000:]
@@ -114,7 +112,7 @@ def test_a_host_that_has_not_proven_the_new_value_keeps_the_old_one_valid(flux_h
     broken = f"mkdir -p {drop_in}; printf '{content}' > {drop_in}/zz_test.conf; systemctl daemon-reload"
     flux_ha.on_host(hub, "sh", "-c", broken)
     try:
-        variables = {"target": "all", "reason": "test", "credentials": ["redis_exporter"]}
+        variables = {"target": "all", "reason": "test", "names": ["redis_exporter"]}
         play = flux_ha.playbook("security_rotate_keys", variables)
         assert play.code != 0
         assert "redis_exporter" in play.output
@@ -141,14 +139,14 @@ def test_a_host_that_has_not_proven_the_new_value_keeps_the_old_one_valid(flux_h
 def test_a_wish_that_makes_no_sense_is_refused_before_anything_is_touched(flux_ha: LabSystem) -> None:
     before = values(flux_ha)
     stranger = flux_ha.playbook(
-        "security_rotate_keys", {"target": "all", "reason": "test", "credentials": ["redis_flx"]}
+        "security_rotate_keys", {"target": "all", "reason": "test", "names": ["redis_flx"]}
     )
     assert stranger.code != 0
     assert "no credential redis_flx" in stranger.output
     hub = flux_ha.hosts("hubs")[0]
     left_out = next(host for host in flux_ha.addresses if host != hub)
     partial = flux_ha.playbook(
-        "security_rotate_keys", {"target": left_out, "reason": "test", "credentials": ["redis_flux"]}
+        "security_rotate_keys", {"target": left_out, "reason": "test", "names": ["redis_flux"]}
     )
     assert partial.code != 0
     assert f"{hub} accept or use these" in partial.output

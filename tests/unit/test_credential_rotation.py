@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from module_runner import run_module
+import yaml
+from module_runner import ROOT, run_module
 
+from stationkeeper.audit.redact import secret_values
 from stationkeeper.secrets import files, rotation, vault
 from stationkeeper.secrets.vault import SecretsError, folder_of
 
 DECLARED = {
     "redis_flux": {
         "kind": "redis",
-        "secret": "secret_one",
+        "variable": "secret_one",
         "user": "flux",
         "servers": "hubs",
         "clients": {"hubs": ["telemetry_jobs"]},
@@ -77,6 +79,13 @@ def test_the_vault_goes_from_step_to_step(tmp_path: Path, inventory: Path) -> No
     assert done == old | {"secret_one": following, "secret_one_since": done["secret_one_since"]}
     assert vault.is_vault((folder / "secrets.yml").read_text())
     assert step(tmp_path, inventory, "read", only=[])["rotations"] == {}
+
+
+@pytest.mark.parametrize("name", ["rotations.yml", "security.yml"])
+def test_the_audit_takes_no_word_of_the_declarations_for_a_secret(name: str) -> None:
+    """It masks every value of a variable that is named like a secret, in every record of every run."""
+    declared = yaml.safe_load((ROOT / "inventories/flux/group_vars/all" / name).read_text())
+    assert secret_values(declared) == set()
 
 
 def test_a_name_that_is_not_declared_is_refused(tmp_path: Path, inventory: Path) -> None:

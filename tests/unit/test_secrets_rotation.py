@@ -29,7 +29,7 @@ SWITCHED = SETTLED | {
 DECLARED = {
     "a": {
         "kind": "redis",
-        "secret": "secret_a",
+        "variable": "secret_a",
         "user": "u",
         "servers": "hubs",
         "clients": {"all": ["jobs"], "hubs": ["x"]},
@@ -88,8 +88,8 @@ def test_a_declaration_becomes_hosts() -> None:
         ({"kind": "carrier pigeon"}, "a: no kind carrier pigeon, there is redis"),
         ({"servers": "none"}, "group none has no hosts"),
         ({"servers": "hub"}, "group hub has no hosts"),
-        ({"clients": "hubs"}, "needs kind, secret, user, servers, clients"),
-        ({"secret": "secret_c"}, "the vault has no secret_c"),
+        ({"clients": "hubs"}, "needs kind, variable, user, servers, clients"),
+        ({"variable": "secret_c"}, "the vault has no secret_c"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(change: dict[str, object], words: str) -> None:
@@ -98,7 +98,7 @@ def test_a_declaration_that_makes_no_sense_is_refused(change: dict[str, object],
 
 
 def test_without_names_what_is_unfinished_is_meant() -> None:
-    declared = DECLARED | {"b": DECLARED["a"] | {"secret": "secret_b"}}
+    declared = DECLARED | {"b": DECLARED["a"] | {"variable": "secret_b"}}
     found = rotations(declared, GROUPS, SWITCHED)
     assert list(wanted(found, [])) == ["a"]
     assert list(wanted(found, ["b"])) == ["b"]
@@ -113,13 +113,13 @@ def _found(phase: str) -> dict[str, dict[str, object]]:
 
 
 def test_the_value_before_is_refused_only_when_every_client_has_proven_the_new_one() -> None:
-    facts: dict[str, dict[str, object]] = {"hub": {"credentials_proven": ["a"]}, "wlce": {}}
+    facts: dict[str, dict[str, object]] = {"hub": {"rotation_proven": ["a"]}, "wlce": {}}
     assert proven(_found("switched"), facts) == []
     assert outcome("hub", _found("switched"), facts) == {
         "status": "ok",
         "message": "a: both values are valid until the new one is proven by wlce",
     }
-    facts["wlce"]["credentials_proven"] = ["a"]
+    facts["wlce"]["rotation_proven"] = ["a"]
     assert proven(_found("switched"), facts) == ["a"]
     # Not even then, while nobody was switched.
     assert proven(_found("created"), facts) == []
@@ -129,14 +129,14 @@ def test_nobody_is_switched_before_every_server_accepts_both() -> None:
     facts: dict[str, dict[str, object]] = {"hub": {}, "wlce": {}}
     assert accepted(_found("created"), facts) == []
     assert "is accepted by hub" in outcome("hub", _found("created"), facts)["message"]
-    facts["hub"]["credentials_accepted"] = ["a"]
+    facts["hub"]["rotation_accepted"] = ["a"]
     assert accepted(_found("created"), facts) == ["a"]
 
 
 def test_what_a_host_says_at_the_end() -> None:
     facts: dict[str, dict[str, object]] = {
-        "hub": {"credentials_proven": ["a"], "credentials_retired": ["a"]},
-        "wlce": {"credentials_failed": {"a": "no route"}},
+        "hub": {"rotation_proven": ["a"], "rotation_retired": ["a"]},
+        "wlce": {"rotation_failed": {"a": "no route"}},
         "lfce": {},
     }
     assert retired(_found("switched"), facts) == ["a"]

@@ -1,9 +1,9 @@
 """What an inventory declares as credentials, and what a rotation has to do for each. Pure logic.
 
-A declaration names the secret, who accepts it (``servers``, a group) and who uses it (``clients``, roles for
-each group):
+A declaration names the secret's variable, who accepts it (``servers``, a group) and who uses it
+(``clients``, roles for each group):
 
-    redis_flux: {kind: redis, secret: secret_redis_flux_password, user: flux, servers: hubs,
+    redis_flux: {kind: redis, variable: secret_redis_flux_password, user: flux, servers: hubs,
                  clients: {hubs: [telemetry_jobs]}}
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from stationkeeper.secrets.rotation import Phase, phase, since
 
-#: Each has playbooks/tasks/credential_<kind>_accept.yml and _refuse.yml.
+#: Each has playbooks/tasks/rotation_<kind>_accept.yml and _refuse.yml.
 KINDS = ("redis",)
-_FIELDS = {"kind": str, "secret": str, "user": str, "servers": str, "clients": dict}
+_FIELDS = {"kind": str, "variable": str, "user": str, "servers": str, "clients": dict}
 
 
 class CredentialError(ValueError):
@@ -30,7 +30,7 @@ class Rotation:
 
     name: str
     kind: str
-    secret: str
+    variable: str
     user: str
     servers: tuple[str, ...]
     clients: Mapping[str, tuple[str, ...]]
@@ -50,7 +50,7 @@ def wanted(found: Mapping[str, Rotation], names: Sequence[str]) -> dict[str, Rot
     unknown = [name for name in names if name not in found]
     if unknown:
         raise CredentialError(
-            f"no credential {', '.join(unknown)}: stationkeeper_credentials of the inventory declares "
+            f"no credential {', '.join(unknown)}: stationkeeper_rotations of the inventory declares "
             f"{', '.join(sorted(found))}"
         )
     return {
@@ -60,17 +60,17 @@ def wanted(found: Mapping[str, Rotation], names: Sequence[str]) -> dict[str, Rot
 
 def accepted(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the created credentials whose every server has said that it accepts both values."""
-    return _by_all(found, facts, "created", "servers", "credentials_accepted")
+    return _by_all(found, facts, "created", "servers", "rotation_accepted")
 
 
 def proven(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the switched credentials whose every client has proven that it uses the new value."""
-    return _by_all(found, facts, "switched", "clients", "credentials_proven")
+    return _by_all(found, facts, "switched", "clients", "rotation_proven")
 
 
 def retired(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the switched credentials whose every server refuses the value before."""
-    return _by_all(found, facts, "switched", "servers", "credentials_retired")
+    return _by_all(found, facts, "switched", "servers", "rotation_retired")
 
 
 def _by_all(
@@ -92,7 +92,7 @@ def outcome(
 ) -> dict[str, str]:
     """Return status and message of a host after a run: what it accepts, uses, and what it waits for."""
     own = facts[host]
-    failures = dict(own.get("credentials_failed", {}))
+    failures = dict(own.get("rotation_failed", {}))
     error = facts.get("localhost", {}).get("rotation_error")
     if error:
         return {"status": "failed", "message": f"the vault: {error}"}
@@ -100,10 +100,10 @@ def outcome(
     changed = False
     for name, one in found.items():
         if host in one["servers"] and name not in failures:
-            retired = name in own.get("credentials_retired", ())
+            retired = name in own.get("rotation_retired", ())
             changed = changed or retired
             told.append(f"{name}: rotated" if retired else f"{name}: {_waiting(name, one, facts)}")
-        elif host in one["clients"] and name in own.get("credentials_proven", ()):
+        elif host in one["clients"] and name in own.get("rotation_proven", ()):
             changed = True
             told.append(f"{name}: uses the new value")
     status = "failed" if failures else "changed" if changed else "ok"
@@ -117,7 +117,7 @@ def _waiting(name: str, one: Mapping[str, Any], facts: Mapping[str, Mapping[str,
     if one["phase"] == "settled":
         return f"would get another value; this one is used since {one['since'] or 'nobody knows when'}"
     switched = one["phase"] == "switched"
-    who, fact = ("clients", "credentials_proven") if switched else ("servers", "credentials_accepted")
+    who, fact = ("clients", "rotation_proven") if switched else ("servers", "rotation_accepted")
     missing = ", ".join(host for host in one[who] if name not in facts[host].get(fact, ()))
     said = "is proven by" if switched else "is accepted by"
     return f"both values are valid until the new one {said} {missing}" if missing else "both values are valid"
@@ -129,19 +129,26 @@ def _rotation(
     if not isinstance(one, Mapping) or any(
         not isinstance(one.get(key), kind) for key, kind in _FIELDS.items()
     ):
-        raise CredentialError(f"stationkeeper_credentials.{name} needs {', '.join(_FIELDS)}")
+        raise CredentialError(f"stationkeeper_rotations.{name} needs {', '.join(_FIELDS)}")
     if one["kind"] not in KINDS:
         raise CredentialError(
-            f"stationkeeper_credentials.{name}: no kind {one['kind']}, there is {', '.join(KINDS)}"
+            f"stationkeeper_rotations.{name}: no kind {one['kind']}, there is {', '.join(KINDS)}"
         )
     servers = tuple(groups.get(one["servers"], ()))
     if not servers:
-        raise CredentialError(f"stationkeeper_credentials.{name}: group {one['servers']} has no hosts")
+        raise CredentialError(f"stationkeeper_rotations.{name}: group {one['servers']} has no hosts")
     clients: dict[str, tuple[str, ...]] = {}
     for group, roles in one["clients"].items():
         for host in groups.get(group, ()):
             clients[host] = (*clients.get(host, ()), *roles)
-    secret = one["secret"]
+    variable = one["variable"]
     return Rotation(
-        name, one["kind"], secret, one["user"], servers, clients, phase(values, secret), since(values, secret)
+        name,
+        one["kind"],
+        variable,
+        one["user"],
+        servers,
+        clients,
+        phase(values, variable),
+        since(values, variable),
     )

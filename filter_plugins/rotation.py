@@ -13,28 +13,28 @@ except ImportError as error:
     ) from error
 
 
-def credentials_accepted(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def rotation_accepted(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Return the credentials that every server accepts twice."""
     from stationkeeper.secrets.credentials import accepted
 
     return accepted(found, facts)
 
 
-def credentials_proven(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def rotation_proven(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Return the credentials that every client has proven."""
     from stationkeeper.secrets.credentials import proven
 
     return proven(found, facts)
 
 
-def credentials_retired(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def rotation_retired(found: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Return the credentials whose value before every server refuses."""
     from stationkeeper.secrets.credentials import retired
 
     return retired(found, facts)
 
 
-def credentials_outcome(found: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, str]:
+def rotation_outcome(found: Mapping[str, Any], facts: Mapping[str, Any], host: str) -> dict[str, str]:
     """Return status and message of a host."""
     from stationkeeper.secrets.credentials import outcome
 
@@ -47,8 +47,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
-            "credentials_accepted": credentials_accepted,
-            "credentials_outcome": credentials_outcome,
-            "credentials_proven": credentials_proven,
-            "credentials_retired": credentials_retired,
+            "rotation_accepted": rotation_accepted,
+            "rotation_outcome": rotation_outcome,
+            "rotation_proven": rotation_proven,
+            "rotation_retired": rotation_retired,
         }
