@@ -22,7 +22,10 @@ systemd-run --unit=left_behind python3 -m http.server 4444
 REMOVED = """
 systemctl stop left_behind
 rm -f /etc/sudoers.d/eve
-userdel -r eve 2>/dev/null
+pkill -KILL -u eve
+sleep 1
+userdel -f -r eve 2>/dev/null
+! id eve 2>/dev/null
 """
 
 
