@@ -39,7 +39,8 @@ def minutes_ago(*minutes: float) -> list[datetime]:
 def test_strangers_on_both_sides_are_reported(database: Connection) -> None:
     sending = add_device(database, "SENDS", cadence_s=60, active_from=LONG_AGO)
     add_device(database, "MUTE", cadence_s=60, active_from=LONG_AGO)
-    add_device(database, "JUST-NOW", cadence_s=60, active_from=NOW)
+    # Not NOW: in a long run that is a while ago.
+    add_device(database, "JUST-NOW", cadence_s=60, active_from=datetime.now(UTC))
     gone = add_device(
         database, "GONE", cadence_s=60, active_from=LONG_AGO, active_to=NOW - timedelta(minutes=30)
     )
