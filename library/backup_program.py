@@ -39,11 +39,9 @@ files:
   elements: str
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper import carried
-from ansible.module_utils.stationkeeper.backup import command
+from ansible.module_utils.stationkeeper.backup import command  # noqa: F401 (what is carried)
 
 
 def main() -> None:
@@ -51,14 +49,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True
     )
-    try:
-        files = carried.install(
-            Path(module.params["path"]), carried.sources(command), dry_run=module.check_mode
-        )
-    except OSError as error:
-        module.fail_json(msg=str(error))
-    diff = {"prepared": "".join(f"{name}\n" for name in files)}
-    module.exit_json(changed=bool(files), files=files, diff=diff)
+    carried.run(module)
 
 
 if __name__ == "__main__":

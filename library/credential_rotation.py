@@ -64,7 +64,7 @@ RETURN = r"""
 rotations:
   description: >-
     For each credential its kind, variable, user, servers, clients (roles by host), phase (settled, created or
-    switched) and since when its value is used.
+    switched) and since when its value is used; in check mode as they are before the step.
   returned: success
   type: dict
   sample:
@@ -81,8 +81,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from stationkeeper.secrets import rotation
-    from stationkeeper.secrets.credentials import CredentialError, rotations, wanted
-    from stationkeeper.secrets.files import change, random_value, read
+    from stationkeeper.secrets.credentials import CredentialError, Rotation, rotations, wanted
+    from stationkeeper.secrets.files import change, random_value
     from stationkeeper.secrets.rotation import RotationError
     from stationkeeper.secrets.vault import SecretsError, folder_of
 except ImportError:
@@ -106,34 +106,35 @@ def main() -> None:
     given = module.params
     folder = folder_of(Path(given["inventory"]))
 
-    def look(values: dict[str, str]) -> dict[str, dict[str, object]]:
-        chosen = wanted(rotations(given["declared"], given["hosts"], values), given["only"])
-        return {name: asdict(one) for name, one in chosen.items()}
+    seen: list[dict[str, dict[str, object]]] = []
 
-    def edit(values: dict[str, str]) -> dict[str, str]:
-        for one in look(values).values():
-            values = _stepped(values, str(one["variable"]), given["step"])
+    def step(values: dict[str, str]) -> dict[str, str]:
+        before = wanted(rotations(given["declared"], given["hosts"], values), given["only"])
+        for one in before.values():
+            values = _stepped(values, one, given["step"])
+        after = rotations(given["declared"], given["hosts"], values)
+        seen[:] = [{name: asdict(state[name]) for name in before} for state in (before, after)]
         return values
 
     try:
-        before = look(read(folder))
-        changed = given["step"] != "read" and change(folder, edit, dry_run=module.check_mode)
-        after = look(read(folder)) if changed and given["only"] else before
+        changed = change(folder, step, dry_run=module.check_mode)
     except (SecretsError, RotationError, CredentialError, OSError) as error:
         module.fail_json(msg=str(error))
-    shown = ["".join(f"{name}: {one['phase']}\n" for name, one in state.items()) for state in (before, after)]
-    module.exit_json(changed=changed, rotations=after, diff={"before": shown[0], "after": shown[1]})
+    before, after = ("".join(f"{name}: {one['phase']}\n" for name, one in state.items()) for state in seen)
+    # A preview goes on with what is there.
+    now = seen[0] if module.check_mode else seen[1]
+    module.exit_json(changed=changed, rotations=now, diff={"before": before, "after": after})
 
 
-def _stepped(values: dict[str, str], name: str, step: str) -> dict[str, str]:
+def _stepped(values: dict[str, str], one: Rotation, step: str) -> dict[str, str]:
     """Return the vault after a step, where the step follows."""
-    found = rotation.phase(values, name)
-    if (step, found) == ("create", "settled"):
-        return rotation.create(values, name, random_value())
-    if (step, found) == ("switch", "created"):
-        return rotation.switch(values, name, datetime.now(UTC))
-    if (step, found) == ("retire", "switched"):
-        return rotation.retire(values, name)
+    match step, one.phase:
+        case "create", "settled":
+            return rotation.create(values, one.variable, random_value())
+        case "switch", "created":
+            return rotation.switch(values, one.variable, datetime.now(UTC))
+        case "retire", "switched":
+            return rotation.retire(values, one.variable)
     return values
 
 

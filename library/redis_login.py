@@ -60,21 +60,14 @@ answer:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.backup.files.resp import Redis
 from ansible.module_utils.stationkeeper.backup.files.settings import BackupError, RedisAddress
+from ansible.module_utils.stationkeeper.hot_tier.arguments import REDIS
 
 _REFUSALS = ("WRONGPASS", "NOAUTH")
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "host": {"type": "str", "required": True},
-            "port": {"type": "int", "default": 6379},
-            "user": {"type": "str", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=REDIS, supports_check_mode=True)
     answer = ""
     try:
         with Redis(RedisAddress(**module.params)):

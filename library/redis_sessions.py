@@ -69,16 +69,14 @@ left:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.backup.files.resp import Redis
 from ansible.module_utils.stationkeeper.backup.files.settings import BackupError, RedisAddress
+from ansible.module_utils.stationkeeper.hot_tier.arguments import REDIS
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "host": {"type": "str", "required": True},
-            "port": {"type": "int", "default": 6379},
-            "user": {"type": "str", "required": True},
-            "password": {"type": "str", "required": True, "no_log": True},
+            **REDIS,
             "of": {"type": "str", "required": True},
             "older_than_s": {"type": "int", "default": 0},
         },

@@ -4,11 +4,11 @@ Ring 1 unit (pytest), ring 2 contract (linters and pytest), ring 3 hosts (molecu
 ring 4 runbooks and drills (pytest, on whole systems in the lab: `system` one with three stations, `database`
 one with a standby and backups, which runs with the scenarios of ring 3). `system` spends much of its time
 waiting and takes longest, so it runs beside all others and goes before them. While it converges its hosts,
-which needs every processor, ring 2 runs, where nothing waits for time. The output of each step goes to
+which needs every processor, ring 2 runs, where little waits for time. The output of each step goes to
 ``.state/test/<step>.log``; the last lines of a failing step are shown.
 
-Beside all the others a machine can be too slow for a test of ring 1 that waits for real processes. So what
-failed there is run once more, one test at a time; what then passes counts, and the summary names it.
+Beside all the others a machine can be too slow for a test of ring 1 or 2 that waits for real processes. So
+what failed there is run once more, one test at a time; what then passes counts, and the summary names it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".state" / "test"
 SCENARIOS_AT_ONCE = 2
 LINES_SHOWN_ON_FAILURE = 60
+LENGTH_OF_A_REASON = 300
 LAB_TESTS = "tests/integration/test_lab.py"
 
 
@@ -47,6 +48,7 @@ class Step:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
     second_try: list[str] = field(default_factory=list)
 
     @property
@@ -90,6 +92,7 @@ def run(step: Step) -> Step:
         step.passed = 1
     if code != 0:
         step.failed = max(step.failed, 1)
+        step.failures = step.failures or [f"{step.name}: exit {code}"]
         tail = "\n".join(step.log.read_text(errors="replace").splitlines()[-LINES_SHOWN_ON_FAILURE:])
         say(f"  {step.name} FAILED (exit {code}); whole output in {step.log.relative_to(ROOT)}\n{tail}")
     else:
@@ -100,7 +103,8 @@ def run(step: Step) -> Step:
 def count_report(step: Step) -> None:
     """Read passed, failed and skipped from the JUnit report of a pytest run."""
     cases = list(ElementTree.parse(step.report).getroot().iter("testcase"))
-    step.failed = sum(failed(case) for case in cases)
+    step.failures = [f"{identifier(case)}: {reason(case)}" for case in cases if failed(case)]
+    step.failed = len(step.failures)
     step.skipped = sum(case.find("skipped") is not None for case in cases)
     step.passed = len(cases) - step.failed - step.skipped
 
@@ -110,12 +114,28 @@ def failed(case: ElementTree.Element) -> bool:
     return case.find("failure") is not None or case.find("error") is not None
 
 
+def reason(case: ElementTree.Element) -> str:
+    """Return the first line of why a test case of a JUnit report failed."""
+    messages = [part.get("message", "") for part in case if part.tag in ("failure", "error")]
+    return (messages[0].splitlines() or [""])[0][:LENGTH_OF_A_REASON]
+
+
+def run_twice(step: Step) -> Step:
+    """Run a step of pytest, and what failed once more."""
+    run(step)
+    if step.failed and step.report.exists():
+        try_again(step)
+    return step
+
+
 def try_again(step: Step) -> None:
     """Run what failed once more, one test at a time, and write into the report what came of it."""
     tree = ElementTree.parse(step.report)
     (suite,) = tree.getroot().iter("testsuite")
     first = {identifier(case): case for case in suite.iter("testcase") if failed(case)}
-    again = Step(f"{step.name} again", [], yields=False)
+    if not first:
+        return
+    again = Step(f"{step.name} again", [], step.environment, yields=False)
     # Apart from the reports of the steps, which tests/criteria.py reads.
     report = LOGS / "again" / again.report.name
     again.command = ["pytest", "-q", f"--junit-xml={report}", *first]
@@ -145,27 +165,24 @@ def pytest_step(name: str, *paths: str) -> Step:
 
 def unit() -> list[Step]:
     # These tests mostly wait, for simulated devices and local servers; each file stays in one process.
-    step = run(pytest_step("unit", "-n", "4", "--dist", "loadfile", "tests/unit"))
-    if step.failed:
-        try_again(step)
-    return [step]
+    return [run_twice(pytest_step("unit", "-n", "4", "--dist", "loadfile", "tests/unit"))]
 
 
 def contract() -> list[Step]:
-    steps = [
+    linters = [
         Step("ruff check", ["ruff", "check", "."]),
         Step("ruff format", ["ruff", "format", "--check", "."]),
         Step("mypy", ["mypy"]),
         Step("yamllint", ["yamllint", "--strict", "."]),
         Step("ansible-lint", ["ansible-lint", "--offline", "--profile", "production", "-q"]),
-        pytest_step("contract", "tests/contract"),
     ]
+    tests = pytest_step("contract", "tests/contract")
     second = second_ansible.build()
     if second:
-        steps[-1].environment["STATIONKEEPER_SECOND_ANSIBLE"] = str(second)
+        tests.environment["STATIONKEEPER_SECOND_ANSIBLE"] = str(second)
     else:
         say("  ansible-core 2.21 is NOT TESTED: there is no Python 3.13 here")
-    return [run(step) for step in steps]
+    return [*(run(step) for step in linters), run_twice(tests)]
 
 
 def hosts() -> list[Step]:
@@ -226,11 +243,13 @@ def main() -> int:
     with ThreadPoolExecutor(len(lanes)) as pool:
         rings = [ring for lane in pool.map(run_lane, lanes) for ring in lane]
     summary: list[str] = []
+    failures: list[str] = []
     second_try: list[str] = []
     totals = [0, 0, 0]
     for title, steps, seconds in rings:
         counts = [sum(getattr(step, key) for step in steps) for key in ("passed", "failed", "skipped")]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        failures += [line for step in steps for line in step.failures]
         second_try += [name for step in steps for name in step.second_try]
         state = "FAILED" if counts[1] else "ok"
         summary.append(
@@ -241,6 +260,7 @@ def main() -> int:
         unproven = criteria.problems(criteria.read_criteria(), criteria.read_proofs(LOGS.glob("*.xml")))
         totals[1] += len(unproven)
         summary += [f"criterion {line}" for line in unproven] or ["every numbered criterion is proven"]
+    summary += [f"failed: {line}" for line in failures]
     summary += [f"passed only when it was run again, alone: {name}" for name in second_try]
     say("\nSummary")
     for line in summary:

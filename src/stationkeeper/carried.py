@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from .files import write_atomically
 
@@ -18,18 +18,29 @@ _PACKAGE = __name__.rpartition(".")[0]
 _PREFIX = "ansible.module_utils."
 
 
-def sources(program: ModuleType) -> dict[str, str]:
-    """Return the source of a program's module and of all that it imports, by path.
+def run(module: Any) -> None:
+    """Be an AnsibleModule with the argument ``path``: install what the module has imported, and exit."""
+    try:
+        files = install(Path(module.params["path"]), sources(), dry_run=module.check_mode)
+    except OSError as error:
+        module.fail_json(msg=str(error))
+    diff = {"prepared": "".join(f"{name}\n" for name in files)}
+    module.exit_json(changed=bool(files), files=files, diff=diff)
 
-    That is what is loaded of this package in a process that has imported nothing else of it.
+
+def sources() -> dict[str, str]:
+    """Return the source of what is loaded of this package besides this module, by path.
+
+    In a process that has imported a program and nothing else of the package, that is the program with all
+    that it needs.
     """
-    assert program.__name__ in sys.modules
     found = {}
     for name, loaded in sorted(sys.modules.items()):
         if (name != _PACKAGE and not name.startswith(f"{_PACKAGE}.")) or name == __name__:
             continue
         path = name.removeprefix(_PREFIX).replace(".", "/")
         path += "/__init__.py" if hasattr(loaded, "__path__") else ".py"
+        # From the loader, since Ansible sends its modules in an archive; every loader of source has this.
         found[path] = loaded.__loader__.get_source(name) or ""  # type: ignore[union-attr]
     return found
 

@@ -115,7 +115,7 @@ def _found(phase: str) -> dict[str, dict[str, object]]:
 def test_the_value_before_is_refused_only_when_every_client_has_proven_the_new_one() -> None:
     facts: dict[str, dict[str, object]] = {"hub": {"rotation_proven": ["a"]}, "wlce": {}}
     assert proven(_found("switched"), facts) == []
-    assert outcome("hub", _found("switched"), facts) == {
+    assert outcome(_found("switched"), facts, "hub") == {
         "status": "ok",
         "message": "a: both values are valid until the new one is proven by wlce",
     }
@@ -128,7 +128,7 @@ def test_the_value_before_is_refused_only_when_every_client_has_proven_the_new_o
 def test_nobody_is_switched_before_every_server_accepts_both() -> None:
     facts: dict[str, dict[str, object]] = {"hub": {}, "wlce": {}}
     assert accepted(_found("created"), facts) == []
-    assert "is accepted by hub" in outcome("hub", _found("created"), facts)["message"]
+    assert "is accepted by hub" in outcome(_found("created"), facts, "hub")["message"]
     facts["hub"]["rotation_accepted"] = ["a"]
     assert accepted(_found("created"), facts) == ["a"]
 
@@ -140,9 +140,9 @@ def test_what_a_host_says_at_the_end() -> None:
         "lfce": {},
     }
     assert retired(_found("switched"), facts) == ["a"]
-    assert outcome("hub", _found("switched"), facts) == {"status": "changed", "message": "a: rotated"}
-    assert outcome("wlce", _found("switched"), facts) == {"status": "failed", "message": "a: no route"}
-    assert outcome("lfce", _found("switched"), facts)["message"] == "has none of these"
-    assert outcome("lfce", {}, facts)["message"] == "no rotation is unfinished"
+    assert outcome(_found("switched"), facts, "hub") == {"status": "changed", "message": "a: rotated"}
+    assert outcome(_found("switched"), facts, "wlce") == {"status": "failed", "message": "a: no route"}
+    assert outcome(_found("switched"), facts, "lfce")["message"] == "has none of these"
+    assert outcome({}, facts, "lfce")["message"] == "no rotation is unfinished"
     facts["hub"] = {}
-    assert "would get another value" in outcome("hub", _found("settled"), facts)["message"]
+    assert "would get another value" in outcome(_found("settled"), facts, "hub")["message"]

@@ -88,7 +88,7 @@ def _by_all(
 
 
 def outcome(
-    host: str, found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+    found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]], host: str
 ) -> dict[str, str]:
     """Return status and message of a host after a run: what it accepts, uses, and what it waits for."""
     own = facts[host]
