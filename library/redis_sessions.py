@@ -36,6 +36,10 @@ options:
     description: Only sessions that were opened so many seconds ago, or earlier.
     type: int
     default: 0
+  patience_s:
+    description: How long these sessions may take to end by themselves, so that no work is interrupted.
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Counts the sessions that would end.
@@ -53,6 +57,7 @@ EXAMPLES = r"""
     password: "{{ secret_redis_admin_password }}"
     of: flux
     older_than_s: 60
+    patience_s: 20
 """
 
 RETURN = r"""
@@ -64,7 +69,13 @@ left:
   description: Younger sessions of the user, which go on.
   returned: success
   type: int
+by_themselves:
+  description: Sessions that ended while the module was patient. None in check mode, which does not wait.
+  returned: success
+  type: int
 """
+
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.backup.files.resp import Redis
@@ -79,6 +90,7 @@ def main() -> None:
             **REDIS,
             "of": {"type": "str", "required": True},
             "older_than_s": {"type": "int", "default": 0},
+            "patience_s": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -86,17 +98,38 @@ def main() -> None:
     address = RedisAddress(given["host"], given["port"], given["user"], given["password"])
     try:
         with Redis(address) as server:
-            own = str(server("CLIENT", "ID"))
-            lines = server("CLIENT", "LIST").decode().splitlines()
-            sessions = [dict(word.split("=", 1) for word in line.split()) for line in lines]
-            found = [one for one in sessions if one["user"] == given["of"] and one["id"] != own]
-            old = [one["id"] for one in found if int(one["age"]) >= given["older_than_s"]]
+            found = _sessions(server, given["of"])
+            old = {one for one, age_s in found.items() if age_s >= given["older_than_s"]}
+            ended = set(old)
             if not module.check_mode:
-                for session in old:
+                ended = _patiently(server, given["of"], old, given["patience_s"])
+                for session in ended:
                     server("CLIENT", "KILL", "ID", session)
     except BackupError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(old), ended=len(old), left=len(found) - len(old))
+    module.exit_json(
+        changed=bool(ended),
+        ended=len(ended),
+        left=len(found) - len(old),
+        by_themselves=len(old - ended),
+    )
+
+
+def _sessions(server: Redis, user: str) -> dict[str, int]:
+    """Return how old each session of a user is, in seconds, but for the one that asks."""
+    own = str(server("CLIENT", "ID"))
+    lines = server("CLIENT", "LIST").decode().splitlines()
+    sessions = [dict(word.split("=", 1) for word in line.split()) for line in lines]
+    return {one["id"]: int(one["age"]) for one in sessions if one["user"] == user and one["id"] != own}
+
+
+def _patiently(server: Redis, user: str, sessions: set[str], patience_s: int) -> set[str]:
+    """Return which sessions are still there when all had the time to end."""
+    until = time.monotonic() + patience_s
+    while sessions and time.monotonic() < until:
+        time.sleep(0.2)
+        sessions = sessions & _sessions(server, user).keys()
+    return sessions
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,25 @@ def test_sessions_of_one_user_are_ended(server: RedisServer, tmp_path: Path) -> 
     assert server.admin.client_id() == admins
     with pytest.raises(redis.ConnectionError):
         one.connection.read_response()
+
+
+def test_a_session_that_ends_by_itself_is_given_the_time(server: RedisServer, tmp_path: Path) -> None:
+    lasting, short = server.client("flux").client(), server.client("flux").client()
+    lasting.ping()
+    short.ping()
+    before = len(server.admin.client_list())
+
+    def end_when_it_is_waited_for() -> None:
+        while len(server.admin.client_list()) == before:
+            time.sleep(0.05)
+        time.sleep(1)
+        short.connection.disconnect()
+
+    waiter = threading.Thread(target=end_when_it_is_waited_for)
+    waiter.start()
+    arguments = server.settings("admin") | {"of": "flux", "patience_s": 5}
+    done = run_module(tmp_path, "redis_sessions", arguments, package=None)
+    waiter.join()
+    assert (done["ended"], done["by_themselves"], done["left"]) == (1, 1, 0)
+    with pytest.raises(redis.ConnectionError):
+        lasting.connection.read_response()
