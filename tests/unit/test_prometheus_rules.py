@@ -12,6 +12,7 @@ import pytest
 import yaml
 from debian_tools import tool
 
+from stationkeeper.audit.verify import Report
 from stationkeeper.backup import gauges
 from stationkeeper.backup.content import Content, Repository
 from stationkeeper.backup.files import figures
@@ -24,6 +25,7 @@ from stationkeeper.drills import report
 from stationkeeper.drills.report import Drill
 from stationkeeper.jobs import metrics
 from stationkeeper.jobs.interface import JobResult
+from stationkeeper.jobs.work import audit_copies
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
@@ -103,6 +105,7 @@ def exposed_metrics() -> set[str]:
         jobs = "".join(path.read_text() for path in directory.iterdir())
     jobs += database_metrics()
     drill = Drill("drill", "", "", "", 0, "", "", 0, 0, 0, 0)
+    copies = metrics.text(audit_copies.samples(Report(chain="c"))).decode()
     drills = metrics.text([*report.samples(drill), *report.success(drill)]).decode()
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
     expected += (REPOSITORY / "roles/file_backup/tasks/started.yml").read_text()
@@ -119,7 +122,7 @@ def exposed_metrics() -> set[str]:
         | tables
         | set(re.findall(r"# TYPE (\w+)", cluster))
         | set(
-            re.findall(r"^# TYPE (\w+)", jobs + drills, re.M)
+            re.findall(r"^# TYPE (\w+)", jobs + copies + drills, re.M)
             + re.findall(r"(?:record|_expected): (\w+)", expected)
         )
     )

@@ -78,6 +78,11 @@ class KeyRing:
         """Read every ``*.pub`` of a folder. Raises KeyFileError for a file that is no key."""
         return cls(_load_public(path) for path in sorted(folder.glob("*.pub")))
 
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> KeyRing:
+        """Take keys as base64 text. Raises KeyFileError for one that is no key."""
+        return cls(_public(text.encode("ascii", "replace"), f"{text!r}") for text in texts)
+
     def __contains__(self, identifier: str) -> bool:
         return identifier in self._keys
 
@@ -113,7 +118,11 @@ def _load(path: Path) -> Ed25519PrivateKey:
 
 
 def _load_public(path: Path) -> Ed25519PublicKey:
+    return _public(path.read_bytes(), str(path))
+
+
+def _public(text: bytes, where: str) -> Ed25519PublicKey:
     try:
-        return Ed25519PublicKey.from_public_bytes(base64.b64decode(path.read_bytes().strip(), validate=True))
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text.strip(), validate=True))
     except (ValueError, binascii.Error):
-        raise KeyFileError(f"{path} is not a public key of an audit chain") from None
+        raise KeyFileError(f"{where} is not a public key of an audit chain") from None

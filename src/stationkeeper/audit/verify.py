@@ -131,15 +131,20 @@ def _read(lines: Iterable[bytes], report: Report) -> Iterable[dict[str, Any]]:
 
 def _check_each(records: Sequence[Mapping[str, Any]], ring: keys.KeyRing, report: Report) -> None:
     for entry in records:
-        seq = entry["seq"]
-        if record.digest(entry) != entry["hash"]:
-            report.add("changed", f"record {seq} was changed: its hash does not fit", seq)
-        elif entry["key"] not in ring:
-            report.add("key", f"record {seq} is signed by the unknown key {entry['key'][:32]!r}", seq)
-        elif not ring.verifies(entry["key"], entry["sig"], record.record_statement(entry["hash"])):
-            report.add("signature", f"record {seq} has a wrong signature", seq)
+        check_signature(entry, ring, report)
         if entry["chain"] != records[0]["chain"]:
-            report.add("foreign", f"record {seq} belongs to another chain", seq)
+            report.add("foreign", f"record {entry['seq']} belongs to another chain", entry["seq"])
+
+
+def check_signature(entry: Mapping[str, Any], ring: keys.KeyRing, report: Report) -> None:
+    """Find a record that is not what was signed, or that nobody trusted has signed."""
+    seq = entry["seq"]
+    if record.digest(entry) != entry["hash"]:
+        report.add("changed", f"record {seq} was changed: its hash does not fit", seq)
+    elif entry["key"] not in ring:
+        report.add("key", f"record {seq} is signed by the unknown key {entry['key'][:32]!r}", seq)
+    elif not ring.verifies(entry["key"], entry["sig"], record.record_statement(entry["hash"])):
+        report.add("signature", f"record {seq} has a wrong signature", seq)
 
 
 def _check_order(

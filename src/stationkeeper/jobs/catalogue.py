@@ -12,6 +12,7 @@ from stationkeeper.jobs.interface import JobError, Work
 JOBS: Mapping[str, str] = {
     "anomaly_detection": "Record what is unlike the day before as anomalies",
     "archive": "Archive whole days before retention drops them",
+    "audit_copies": "Check the copies of the audit trail, record by record",
     "cache_refresh": "Bring the last 24 hours into the hot tier",
     "freshness": "Ask how old the newest row of every device is",
     "gap_sweep": "Refresh the hourly coverage of the retention window and bring the gap ledger up to date",
