@@ -31,11 +31,12 @@ options:
     type: list
     elements: str
     default: []
-  after:
+  stopped:
     description:
-      - With V(primary), promote a standby only when it has replayed the log beyond this position, which is
-        waited for. Otherwise the module fails, RV(tried) is false, and nothing was promoted.
-    type: str
+      - With V(primary), the C(node) that V(fenced) returned on the old primary. A standby is promoted only
+        when that one stopped cleanly and all of its log was replayed here, which is waited for. Otherwise
+        the module fails, RV(tried) is false, and nothing was promoted.
+    type: dict
   alone:
     description: In synchronous mode, let it commit without a standby until one follows again.
     type: bool
@@ -98,8 +99,8 @@ def _primary(module: AnsibleModule, node: dict[str, Any]) -> bool:
         declare_start(node, "manual")
         start(node)
         node = wait_for(node, ("primary", "standby"), timeout_s=60)
-    if module.params["after"] and node["role"] == "standby":
-        caught_up(node, module.params["after"])
+    if module.params["stopped"] is not None and node["role"] == "standby":
+        caught_up(node, module.params["stopped"])
     declare_start(node, "manual")
     promote(node, slots, alone=module.params["alone"])
     return True
@@ -133,7 +134,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["primary", "fenced", "released"], "required": True},
             "cluster": {"type": "str", "default": "main"},
             "slots": {"type": "list", "elements": "str", "default": []},
-            "after": {"type": "str"},
+            "stopped": {"type": "dict"},
             "alone": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

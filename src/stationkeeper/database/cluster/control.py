@@ -93,8 +93,13 @@ def wait_for(node: Mapping[str, Any], roles: Iterable[str], *, timeout_s: float)
         time.sleep(0.1)
 
 
-def caught_up(node: Mapping[str, Any], position: str, *, timeout_s: float = 15) -> None:
-    """Wait until the standby has replayed the log beyond a position. Raises LaggingError."""
+def caught_up(node: Mapping[str, Any], old: Mapping[str, Any], *, timeout_s: float = 15) -> None:
+    """Wait until the standby has replayed all log of an old primary that was stopped. Raises LaggingError."""
+    if old.get("running", True) or old.get("state") != "shut down":
+        raise LaggingError(
+            f"nothing was promoted: the old primary did not stop cleanly ({old.get('state', 'it was lost')})"
+        )
+    position = old["checkpoint_lsn"]
     until = time.monotonic() + timeout_s
     while True:
         replayed = psql("SELECT pg_last_wal_replay_lsn()", dsn(node))
