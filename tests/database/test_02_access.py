@@ -1,4 +1,4 @@
-"""The audit of access: silent on hosts as declared, and what somebody has left behind is told."""
+"""The audit of access: silent on hosts as declared, and what somebody has left is told. Blocked addresses."""
 
 from __future__ import annotations
 
@@ -70,3 +70,57 @@ def test_what_somebody_left_behind_is_told(flux_ha: LabSystem, left_behind: str,
         "eve logged in 1 times from",
     ):
         assert words in said, words
+
+
+@pytest.fixture
+def attacker(flux_ha: LabSystem) -> Iterator[str]:
+    """A second address of the control node, which no host knows."""
+    network = flux_ha.addresses[flux_ha.hosts("backups")[0]].rpartition(".")[0]
+    address, bridge = f"{network}.250", f"sk-{flux_ha.inventory.name}"
+    subprocess.run(["ip", "address", "add", f"{address}/24", "dev", bridge], check=True)
+    yield address
+    subprocess.run(["ip", "address", "del", f"{address}/24", "dev", bridge], check=True)
+
+
+def reaches(flux_ha: LabSystem, source: str, host: str) -> bool:
+    url = f"http://{flux_ha.addresses[host]}:9100/metrics"
+    command = ["curl", "-fsS", "--max-time", "3", "--interface", source, "-o", "/dev/null", url]
+    return flux_ha.run(*command, check=False).returncode == 0
+
+
+def test_an_address_is_blocked_for_its_time(flux_ha: LabSystem, attacker: str) -> None:
+    host = flux_ha.hosts("backups")[0]
+    wish = {"target": host, "reason": "test", "addresses": [attacker]}
+    assert reaches(flux_ha, attacker, host)
+    preview = flux_ha.playbook("security_block_address", wish, "--check")
+    assert preview.code == 0, preview.output[-5000:]
+    assert f"{attacker}/32 until" in preview.output
+    assert reaches(flux_ha, attacker, host)
+    blocked = flux_ha.playbook("security_block_address", wish)
+    assert blocked.code == 0, blocked.output[-5000:]
+    assert not reaches(flux_ha, attacker, host)
+    again = flux_ha.playbook("security_block_address", wish)
+    assert (again.code, again.changed) == (0, {}), again.output[-5000:]
+    # What boots has it, too.
+    flux_ha.on_host(host, "nft", "delete", "table", "inet", "stationkeeper_blocked")
+    assert reaches(flux_ha, attacker, host)
+    flux_ha.on_host(host, "systemctl", "restart", "stationkeeper-blocked.service")
+    assert not reaches(flux_ha, attacker, host)
+    lifted = flux_ha.playbook("security_block_address", {**wish, "lift": True})
+    assert lifted.code == 0, lifted.output[-5000:]
+    assert reaches(flux_ha, attacker, host)
+    # One that nobody lifts ends by itself.
+    short = flux_ha.playbook("security_block_address", {**wish, "hours": 60 / 3600})
+    assert short.code == 0, short.output[-5000:]
+    assert not reaches(flux_ha, attacker, host)
+    flux_ha.wait("the end of the block", lambda: reaches(flux_ha, attacker, host), timeout_s=90)
+
+
+def test_nobody_who_has_to_reach_the_system_is_blocked(flux_ha: LabSystem) -> None:
+    host, other = flux_ha.hosts("backups")[0], flux_ha.hosts("databases")[0]
+    for address in (flux_ha.addresses[other], flux_ha.addresses[other].rpartition(".")[0] + ".0/24"):
+        wish = {"target": host, "reason": "test", "addresses": ["203.0.113.7", address]}
+        refused = flux_ha.playbook("security_block_address", wish)
+        assert refused.code != 0
+        assert "has to reach this system: nothing was blocked" in refused.output
+    assert "203.0.113.7" not in flux_ha.on_host(host, "nft", "list", "ruleset").stdout
