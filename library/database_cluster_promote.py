@@ -37,6 +37,12 @@ options:
         when that one stopped cleanly and all of its log was replayed here, which is waited for. Otherwise
         the module fails, RV(tried) is false, and nothing was promoted.
     type: dict
+  wait:
+    description:
+      - With V(fenced), wait until the server's process has ended. Otherwise only until it has written its
+        last record and takes nothing more (C(node.state) is C(shut down)); it may still be archiving.
+    type: bool
+    default: true
   alone:
     description: In synchronous mode, let it commit without a standby until one follows again.
     type: bool
@@ -72,6 +78,7 @@ seconds:
   returned: always
 """
 
+import subprocess
 import time
 from typing import Any
 
@@ -81,6 +88,8 @@ from ansible.module_utils.stationkeeper.database.cluster.control import (
     LaggingError,
     caught_up,
     declare_start,
+    end_writes,
+    ending,
     promote,
     start,
     stop,
@@ -112,15 +121,20 @@ def _fenced(module: AnsibleModule, node: dict[str, Any]) -> bool:
         return not done
     # First: whatever starts it again from here on is refused.
     declare_start(node, "disabled")
-    if node["running"]:
+    if node["running"] and module.params["wait"]:
         stop(node)
+    elif node["running"] and not ending(node):
+        end_writes(node)
     return True
 
 
 def _released(module: AnsibleModule, node: dict[str, Any]) -> bool:
-    done = node["running"] and node["start"] != "disabled"
+    done = node["running"] and node["start"] != "disabled" and not ending(node)
     if done or module.check_mode:
         return not done
+    if ending(node):
+        stop(node)
+        node = look(module.params["cluster"])
     declare_start(node, "manual")
     if not node["running"]:
         start(node)
@@ -135,6 +149,7 @@ def main() -> None:
             "cluster": {"type": "str", "default": "main"},
             "slots": {"type": "list", "elements": "str", "default": []},
             "stopped": {"type": "dict"},
+            "wait": {"type": "bool", "default": True},
             "alone": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -148,7 +163,7 @@ def main() -> None:
         changed = act(module, node)
     except LaggingError as error:
         module.fail_json(msg=str(error), tried=False)
-    except (ControlError, OSError) as error:
+    except (ControlError, OSError, subprocess.SubprocessError) as error:
         module.fail_json(msg=str(error), tried=True)
     seconds = round(time.monotonic() - began, 3)
     after = look(module.params["cluster"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_atomically
-from .node import CONFIGURATIONS, as_postgres, look, lsn_bytes, psql, reason
+from .node import CONFIGURATIONS, PROGRAMS, as_postgres, look, lsn_bytes, psql, reason
 
 STOP_S = 60
 START_S = 300
@@ -70,6 +70,29 @@ def stop(node: Mapping[str, Any], *, timeout_s: float = STOP_S) -> str:
     raise ControlError(f"the server cannot be stopped: {said}. Look at /var/log/postgresql")
 
 
+def end_writes(node: Mapping[str, Any], *, timeout_s: float = STOP_S) -> None:
+    """Have the server stop, and return as soon as it has written its last record and takes nothing more.
+
+    Its process may go on for a while: it sends that record to its standbys and archives it, for as long as
+    the repository takes. Raises ControlError, OSError or ``subprocess`` errors when it runs on.
+    """
+    data = Path(str(node["data_directory"]))
+    program = PROGRAMS / str(node["version"]) / "bin" / "pg_ctl"
+    as_postgres([program, "stop", "-s", "-D", data, "-m", "fast", "--no-wait"])
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if look(data.name)["state"] == "shut down":
+            return
+        time.sleep(0.05)
+    # Something hangs, and clients wait.
+    stop(node, timeout_s=5)
+
+
+def ending(node: Mapping[str, Any]) -> bool:
+    """Whether a server has written its last record, while its process is still there."""
+    return bool(node["running"]) and node["state"] == "shut down"
+
+
 def start(node: Mapping[str, Any], *, timeout_s: float = START_S) -> None:
     """Start the server by systemd and wait until it answers. Raises ControlError."""
     unit = f"postgresql@{node['version']}-{Path(str(node['data_directory'])).name}.service"
@@ -95,7 +118,7 @@ def wait_for(node: Mapping[str, Any], roles: Iterable[str], *, timeout_s: float)
 
 def caught_up(node: Mapping[str, Any], old: Mapping[str, Any], *, timeout_s: float = 15) -> None:
     """Wait until the standby has replayed all log of an old primary that was stopped. Raises LaggingError."""
-    if old.get("running", True) or old.get("state") != "shut down":
+    if old.get("state") != "shut down":
         raise LaggingError(
             f"nothing was promoted: the old primary did not stop cleanly ({old.get('state', 'it was lost')})"
         )
