@@ -83,6 +83,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.access import blocks
 from ansible.module_utils.stationkeeper.files import write_atomically
 
+NFT = "/usr/sbin/nft"
+
 
 def main() -> None:
     """Run the module."""
@@ -123,6 +125,8 @@ def main() -> None:
             path.parent.mkdir(mode=0o755, exist_ok=True)
             write_atomically(path, text, mode=0o644)
             _nft("--file", path)
+    except FileNotFoundError:
+        module.fail_json(msg=f"{NFT} is missing: converge the host with playbooks/site.yml")
     except (blocks.BlockError, OSError) as error:
         module.fail_json(msg=str(error))
     except subprocess.CalledProcessError as error:
@@ -161,9 +165,7 @@ def _in_force() -> dict[str, int]:
 
 
 def _nft(*words: str | Path, given: str | None = None) -> str:
-    done = subprocess.run(
-        ["/usr/sbin/nft", *words], input=given, capture_output=True, text=True, check=True, timeout=30
-    )
+    done = subprocess.run([NFT, *words], input=given, capture_output=True, text=True, check=True, timeout=30)
     return done.stdout
 
 

@@ -110,7 +110,7 @@ def test_an_address_is_blocked_for_its_time(flux_ha: LabSystem, attacker: str) -
     assert lifted.code == 0, lifted.output[-5000:]
     assert reaches(flux_ha, attacker, host)
     # One that nobody lifts ends by itself.
-    short = flux_ha.playbook("security_block_address", {**wish, "hours": 60 / 3600})
+    short = flux_ha.playbook("security_block_address", {**wish, "hours": 40 / 3600})
     assert short.code == 0, short.output[-5000:]
     assert not reaches(flux_ha, attacker, host)
     flux_ha.wait("the end of the block", lambda: reaches(flux_ha, attacker, host), timeout_s=90)
