@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stationkeeper.restore.recovery import judge, read_log
-from stationkeeper.restore.repository import choose, parse_info
+from stationkeeper.restore.repository import choose, merged, parse_info
 from stationkeeper.restore.request import Request, RestoreError, parse_request
 
 NOON = "2026-01-31T12:00:00Z"
@@ -98,6 +98,21 @@ def test_a_backup_of_damaged_pages_is_not_taken_by_itself() -> None:
 def test_a_repository_without_backups_says_so(text: str, message: str) -> None:
     with pytest.raises(RestoreError, match=message):
         parse_info(text, "flux")
+
+
+def test_backups_of_several_repositories_are_one_list() -> None:
+    local = parse_info(TWO, "flux")
+    archive = parse_info(info(at(5, "20260131-050000F"), archived=f"{SEGMENT}0A"), "flux", 2)
+    both = merged([archive, local], ["repository 3: away"])
+    assert [(one.label[:15], one.repository) for one in both.backups] == [
+        ("20260131-020000", 1),
+        ("20260131-050000", 2),
+        ("20260131-020000", 1),
+    ]
+    assert both.archived_to == f"{SEGMENT}0A"
+    assert choose(both, parse_request(None, "20260131-050000F")).repository == 2
+    with pytest.raises(RestoreError, match=r"no backup 20200101-000000F; .*; repository 3: away"):
+        choose(both, parse_request(None, "20200101-000000F"))
 
 
 TIME = Request("time", datetime(2026, 1, 31, 12, tzinfo=UTC))

@@ -98,6 +98,7 @@ class InPlace:
             self.installation.pgbackrest(
                 f"--pg1-path={self._data}",
                 f"--process-max={self.installation.jobs}",
+                f"--repo={backup.repository}",
                 f"--set={backup.label}",
                 *target_options(request, "pause"),
                 # Over what a restore that broke off has left.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .repository import Repository, parse_info
+from .repository import Repository, merged, parse_info
 from .request import RestoreError
+
+CONFIGURATION = "/etc/pgbackrest/pgbackrest.conf"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,30 @@ class Installation:
         return ["pgbackrest", f"--stanza={self.stanza}", *self.backrest, *arguments]
 
     def repository(self) -> Repository:
-        """Ask the repository what it has. Raises RestoreError."""
-        return parse_info(self.run(self.pgbackrest("--output=json", "info")), self.stanza)
+        """Ask every repository what it has. Raises RestoreError when none has a backup.
+
+        One after the other: asked about all of them at once, pgBackRest does not learn how the second and
+        those after it are encrypted.
+        """
+        found, unanswered = [], []
+        for number in self._repositories():
+            try:
+                told = self.run(self.pgbackrest(f"--repo={number}", "--output=json", "info"))
+                found.append(parse_info(told, self.stanza, number))
+            except RestoreError as error:
+                unanswered.append(f"repository {number}: {error}")
+        if not found:
+            raise RestoreError("; ".join(unanswered))
+        return merged(found, unanswered)
+
+    def _repositories(self) -> list[int]:
+        """Return the numbers of the repositories that this host's configuration names."""
+        named = [word.removeprefix("--config=") for word in self.backrest if word.startswith("--config=")]
+        try:
+            text = Path(named[0] if named else CONFIGURATION).read_text()
+        except OSError as error:
+            raise RestoreError(f"pgBackRest is not configured here: {error}") from None
+        return sorted({int(number) for number in re.findall(r"^repo(\d+)-", text, re.MULTILINE)})
 
     def setting(self, name: str) -> str:
         """Return a setting of the live cluster, from its files: it may be down. Raises RestoreError."""
@@ -76,8 +101,12 @@ class Installation:
                 "group": pwd.getpwnam(self.account).pw_gid,
                 "extra_groups": [],
             }
-        # Files, since a server that is started would hold pipes open for as long as it runs.
-        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        # Files, since a server that is started would hold pipes open for as long as it runs. Of storage that
+        # refuses something pgBackRest repeats every byte, and not all are text.
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as output,
+            tempfile.TemporaryFile("w+", errors="replace") as errors,
+        ):
             try:
                 done = subprocess.run(
                     command,

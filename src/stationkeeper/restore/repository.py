@@ -6,6 +6,7 @@ Standard library only: Ansible ships this file to the database host.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,24 +15,39 @@ from .request import Request, RestoreError, rfc3339
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup. ``size`` is that of the database in bytes; ``damaged`` when pages of it were wrong."""
+    """One backup. ``size`` is that of the database in bytes; ``damaged`` when pages of it were wrong.
+
+    ``repository`` is the number by which pgBackRest knows where it lies.
+    """
 
     label: str
     stop: datetime
     size: int
     damaged: bool = False
+    repository: int = 1
 
 
 @dataclass(frozen=True)
 class Repository:
-    """The backups of one stanza, oldest first, and the newest WAL segment in its archive."""
+    """The backups of one stanza, oldest first, and the newest WAL segment in its archive.
+
+    ``unanswered`` says of which repositories nothing is known, and why.
+    """
 
     backups: tuple[Backup, ...]
     archived_to: str | None = None
+    unanswered: tuple[str, ...] = ()
 
 
-def parse_info(text: str, stanza: str) -> Repository:
-    """Read the output of ``pgbackrest --output=json info``. Raises RestoreError."""
+def merged(found: Sequence[Repository], unanswered: Sequence[str]) -> Repository:
+    """Return what several repositories have together."""
+    ends = [one.archived_to for one in found if one.archived_to]
+    backups = sorted((backup for one in found for backup in one.backups), key=lambda backup: backup.stop)
+    return Repository(tuple(backups), max(ends, default=None), tuple(unanswered))
+
+
+def parse_info(text: str, stanza: str, repository: int = 1) -> Repository:
+    """Read the output of ``pgbackrest --output=json info`` about one repository. Raises RestoreError."""
     try:
         entry = next(entry for entry in json.loads(text) if entry["name"] == stanza)
         # After an upgrade the repository has the backups of the older cluster too.
@@ -42,6 +58,7 @@ def parse_info(text: str, stanza: str) -> Repository:
                 stop=datetime.fromtimestamp(backup["timestamp"]["stop"], UTC),
                 size=backup["info"]["size"],
                 damaged=bool(backup.get("error")),
+                repository=repository,
             )
             for backup in entry["backup"]
             if backup["database"]["id"] == current
@@ -68,7 +85,8 @@ def choose(repository: Repository, request: Request) -> Backup:
         backups = tuple(backup for backup in backups if backup.label == request.backup)
         if not backups:
             labels = ", ".join(backup.label for backup in repository.backups)
-            raise RestoreError(f"the repository has no backup {request.backup}; it has {labels}")
+            unknown = "".join(f"; {one}" for one in repository.unanswered)
+            raise RestoreError(f"the repository has no backup {request.backup}; it has {labels}{unknown}")
     if request.time is not None:
         target = request.time
         # The repository keeps whole seconds.

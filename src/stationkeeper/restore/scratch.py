@@ -177,6 +177,7 @@ class Scratch:
         return installation.pgbackrest(
             *own,
             f"--process-max={installation.jobs}",
+            f"--repo={plan.backup.repository}",
             f"--set={plan.backup.label}",
             *target_options(plan.request, "pause"),
             *(f"--db-include={name}" for name in plan.request.databases),
