@@ -131,6 +131,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except subprocess.CalledProcessError as error:
         module.fail_json(msg=f"nft refuses the rules: {error.stderr.strip()}")
+    except subprocess.TimeoutExpired as error:
+        module.fail_json(msg=f"whether it is blocked is not known: {error}")
     module.exit_json(
         changed=changed,
         blocks=[
