@@ -10,7 +10,7 @@ description:
   - Runs on the host as root. Keeps a table of nftables of its own, one rule for each address. It stands
     before the tracking of connections, so connections that stand are cut, too.
   - Each rule has its end in it and ends by itself. The file is loaded again at boot by
-    C(stationkeeper-blocked.service).
+    C(stationkeeper-rules@blocked.service).
   - Refuses, before anything is changed, what would cut off a protected address.
 version_added: "0.6.0"
 author: Stationkeeper
@@ -71,19 +71,15 @@ blocks:
        comment: "until 2026-11-22T10:00:00Z, run 1"}
 """
 
-import ipaddress
 import re
-import socket
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.access import blocks
+from ansible.module_utils.stationkeeper.access.nftables import NftError, addresses, nft
 from ansible.module_utils.stationkeeper.files import write_atomically
-
-NFT = "/usr/sbin/nft"
 
 
 def main() -> None:
@@ -106,7 +102,7 @@ def main() -> None:
     try:
         wanted = [blocks.network(text) for text in given["addresses"]]
         if present:
-            blocks.require_unprotected(wanted, {name: _addresses(name) for name in given["protected"]})
+            blocks.require_unprotected(wanted, {name: addresses(name) for name in given["protected"]})
         before = path.read_text() if path.exists() else ""
         after = blocks.changed(
             blocks.read(before),
@@ -116,23 +112,17 @@ def main() -> None:
             now=now,
         )
         text = blocks.written(after)
-        running = _in_force()
+        running = blocks.in_force(nft("--json", "list", "ruleset"))
         changed = (bool(after) or bool(before)) and text != before
         changed = changed or running.keys() != {one.comment for one in after}
-        _nft("--check", "--file", "-", given=text)
+        nft("--check", "--file", "-", given=text)
         if changed and not module.check_mode:
             # What boots in between has the new rules, which is what was asked for.
             path.parent.mkdir(mode=0o755, exist_ok=True)
             write_atomically(path, text, mode=0o644)
-            _nft("--file", path)
-    except FileNotFoundError:
-        module.fail_json(msg=f"{NFT} is missing: converge the host with playbooks/site.yml")
-    except (blocks.BlockError, OSError) as error:
+            nft("--file", path)
+    except (blocks.BlockError, NftError, OSError) as error:
         module.fail_json(msg=str(error))
-    except subprocess.CalledProcessError as error:
-        module.fail_json(msg=f"nft refuses the rules: {error.stderr.strip()}")
-    except subprocess.TimeoutExpired as error:
-        module.fail_json(msg=f"whether it is blocked is not known: {error}")
     module.exit_json(
         changed=changed,
         blocks=[
@@ -146,29 +136,6 @@ def main() -> None:
         ],
         diff={"before": before, "after": text, "before_header": str(path), "after_header": str(path)},
     )
-
-
-def _addresses(name: str) -> list[str]:
-    """Return a name's addresses. Raises BlockError where it has none: it might be the one to be blocked."""
-    try:
-        return [str(ipaddress.ip_network(name, strict=False))]
-    except ValueError:
-        pass
-    try:
-        return sorted({str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(name, None)})
-    except OSError as error:
-        raise blocks.BlockError(
-            f"nobody knows the address of {name}, which is protected: name it by its address ({error})"
-        ) from None
-
-
-def _in_force() -> dict[str, int]:
-    return blocks.in_force(_nft("--json", "list", "ruleset"))
-
-
-def _nft(*words: str | Path, given: str | None = None) -> str:
-    done = subprocess.run([NFT, *words], input=given, capture_output=True, text=True, check=True, timeout=30)
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_an_address_is_blocked_for_its_time(flux_ha: LabSystem, attacker: str) -
     # What boots has it, too.
     flux_ha.on_host(host, "nft", "delete", "table", "inet", "stationkeeper_blocked")
     assert reaches(flux_ha, attacker, host)
-    flux_ha.on_host(host, "systemctl", "restart", "stationkeeper-blocked.service")
+    flux_ha.on_host(host, "systemctl", "restart", "stationkeeper-rules@blocked.service")
     assert not reaches(flux_ha, attacker, host)
     lifted = flux_ha.playbook("security_block_address", {**wish, "lift": True})
     assert lifted.code == 0, lifted.output[-5000:]
@@ -124,3 +124,66 @@ def test_nobody_who_has_to_reach_the_system_is_blocked(flux_ha: LabSystem) -> No
         assert refused.code != 0
         assert "has to reach this system: nothing was blocked" in refused.output
     assert "203.0.113.7" not in flux_ha.on_host(host, "nft", "list", "ruleset").stdout
+
+
+def passes(flux_ha: LabSystem, source: str, host: str) -> bool:
+    """Whether one host reaches the sshd of another."""
+    script = f"exec 3<>/dev/tcp/{flux_ha.addresses[host]}/22"
+    return flux_ha.on_host(source, "timeout", "3", "bash", "-c", script, check=False).returncode == 0
+
+
+def test_an_isolated_host_is_reached_by_the_control_node_only(flux_ha: LabSystem) -> None:
+    host, other = flux_ha.hosts("backups")[0], flux_ha.hosts("databases")[0]
+    wish = {"target": host, "confirm": host, "reason": "test", "hours": 2}
+    preview = flux_ha.playbook("security_isolate_host", wish, "--check")
+    assert preview.code == 0, preview.output[-5000:]
+    assert passes(flux_ha, other, host)
+    isolated = flux_ha.playbook("security_isolate_host", wish)
+    assert isolated.code == 0, isolated.output[-5000:]
+    assert not passes(flux_ha, other, host)
+    assert not passes(flux_ha, host, other)
+    again = flux_ha.playbook("security_isolate_host", wish)
+    assert (again.code, again.changed) == (0, {}), again.output[-5000:]
+    lifted = flux_ha.playbook("security_isolate_host", {**wish, "lift": True})
+    assert lifted.code == 0, lifted.output[-5000:]
+    assert passes(flux_ha, other, host)
+    assert passes(flux_ha, host, other)
+
+
+def test_a_control_node_that_locks_itself_out_comes_back_by_itself(flux_ha: LabSystem, attacker: str) -> None:
+    """The guard sees a session that would be let through, from an address that the control node loses."""
+    host, control = flux_ha.hosts("backups")[0], attacker.rpartition(".")[0] + ".1"
+    isolate = ["ansible", host, "-i", flux_ha.inventory, "-b", "-m", "host_isolate", "-a"]
+    refused = flux_ha.run(*isolate, f"keep={attacker} seconds=30", check=False)
+    assert "say the address that this host sees in `keep`" in refused.stdout
+    assert flux_ha.run("ansible", host, "-i", flux_ha.inventory, "-m", "ping", check=False).returncode == 0
+    lab = flux_ha.state / "lab" / flux_ha.inventory.name
+    session = [
+        "ssh",
+        "-b",
+        attacker,
+        "-i",
+        lab / "id_ed25519",
+        "-o",
+        f"UserKnownHostsFile={lab / 'known_hosts'}",
+    ]
+    account = f"ops@{flux_ha.addresses[host]}"
+    with subprocess.Popen([*session, account, "sleep", "120"], stdout=subprocess.DEVNULL) as other:
+        try:
+            flux_ha.wait(
+                "the other session",
+                lambda: attacker in flux_ha.on_host(host, "ss", "-Htn", "state", "established").stdout,
+                timeout_s=30,
+            )
+            # Its answer does not come through any more.
+            flux_ha.run(*isolate, f"keep={attacker} seconds=30", "-T", "5", check=False)
+            assert not reaches(flux_ha, control, host)
+            flux_ha.wait(
+                "the end of the isolation",
+                lambda: reaches(flux_ha, control, host),
+                timeout_s=60,
+            )
+        finally:
+            other.kill()
+    lifted = flux_ha.run(*isolate, "state=absent")
+    assert "CHANGED" in lifted.stdout

@@ -1,0 +1,136 @@
+#!/usr/bin/python
+"""Ansible module: cut a host off from all but a few addresses, until a moment."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_isolate
+short_description: Cut a host off from all but a few addresses, for some time
+description:
+  - Runs on the host as root. Keeps a table of nftables of its own that drops what comes from other addresses
+    and what goes to them, also on connections that stand. The host's own loopback stays.
+  - The isolation ends by itself at its time. So a first, short one is undone without anybody, and a longer
+    one follows when somebody has come through. One that lasts long enough already is kept.
+  - Refuses when no session of ssh that stands now comes from an address that is kept.
+version_added: "0.6.0"
+author: Stationkeeper
+options:
+  state:
+    description: Whether the host is to be cut off.
+    type: str
+    choices: [present, absent]
+    default: present
+  keep:
+    description: Addresses, networks and names that go on to reach the host and to be reached by it.
+    type: list
+    elements: str
+    default: []
+  seconds:
+    description: For how long from now.
+    type: int
+    default: 120
+  note:
+    description: The run that wants it, for whoever looks at the rules.
+    type: str
+    default: ""
+  path:
+    description: The file with the rules, which is loaded again at boot.
+    type: path
+    default: /etc/stationkeeper/isolated.nft
+attributes:
+  check_mode:
+    description: Says what would change, after nft has checked it.
+    support: full
+  diff_mode:
+    description: Shows the file.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Cut the host off for two minutes
+  host_isolate:
+    keep: ["{{ stationkeeper_control_address }}"]
+"""
+
+RETURN = r"""
+until:
+  description: When the isolation ends (RFC 3339). Empty when there is none.
+  returned: success
+  type: str
+comment:
+  description: What stands beside the rules in the kernel. Empty when there is none.
+  returned: success
+  type: str
+"""
+
+import re
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.stationkeeper.access import isolation
+from ansible.module_utils.stationkeeper.access.nftables import NftError, addresses, nft
+from ansible.module_utils.stationkeeper.files import write_atomically
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "keep": {"type": "list", "elements": "str", "default": []},
+            "seconds": {"type": "int", "default": 120},
+            "note": {"type": "str", "default": ""},
+            "path": {"type": "path", "default": "/etc/stationkeeper/isolated.nft"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    path = Path(given["path"])
+    now = int(time.time())
+    until = now + given["seconds"]
+    note = re.sub(r"[^\w.:-]", "_", given["note"])
+    present = given["state"] == "present"
+    try:
+        before = path.read_text() if path.exists() else ""
+        text = ""
+        if present:
+            keep = [address for name in given["keep"] for address in addresses(name)]
+            isolation.require_way_back(_peers(), keep)
+            until, note = isolation.until_and_note(before, keep, until, note, now)
+            text = isolation.written(keep, until, note)
+            nft("--check", "--file", "-", given=text)
+        comment = isolation.comment(until, note) if present else ""
+        in_force = f"table inet {isolation.TABLE}" in nft("list", "tables")
+        changed = text != before or in_force != present or comment not in nft("list", "ruleset")
+        if changed and not module.check_mode:
+            # A boot in between finds the new state, which is what was asked for.
+            if present:
+                path.parent.mkdir(mode=0o755, exist_ok=True)
+                write_atomically(path, text, mode=0o644)
+            else:
+                path.unlink(missing_ok=True)
+            nft("--file", "-", given=text or isolation.removed())
+    except (isolation.IsolationError, NftError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=changed,
+        until=datetime.fromtimestamp(until, tz=UTC).isoformat() if present else "",
+        comment=comment,
+        diff={"before": before, "after": text, "before_header": str(path), "after_header": str(path)},
+    )
+
+
+def _peers() -> list[str]:
+    """Return where the sessions of ssh come from that stand now, whatever port sshd listens on."""
+    listed = subprocess.run(
+        ["ss", "-Htnp", "state", "established"], capture_output=True, text=True, check=True
+    ).stdout
+    lines = [line.split() for line in listed.splitlines() if "sshd" in line]
+    return [words[3].rpartition(":")[0] for words in lines]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Rules of nftables that cut a host off from all but a few addresses, until a moment. Pure logic.
+
+The moment stands in the rules, so the isolation ends by itself whatever becomes of whoever asked for it.
+Standard library only: Ansible ships this file with the module that uses it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+TABLE = "stationkeeper_isolated"
+#: One that ends so much earlier than asked for counts as there, so that a repeated run changes nothing.
+TOLERANCE_S = 3600
+_END = re.compile(
+    r'^    meta time >= (\d+) accept\n(?:.*\n)*?    counter drop comment "until \S+, run (.*)"$', re.M
+)
+
+
+class IsolationError(ValueError):
+    """An isolation that would lock out who asks for it; the message says what to do."""
+
+
+def require_way_back(peers: Sequence[str], keep: Sequence[str]) -> None:
+    """Refuse rules under which none of those who are logged in now can come again. Raises IsolationError.
+
+    ``peers`` are the addresses that sessions of ssh come from.
+    """
+    allowed = [ipaddress.ip_network(address, strict=False) for address in keep]
+    if not any(plain(peer) in network for peer in peers for network in allowed):
+        came = ", ".join(sorted(set(peers))) or "nowhere that ss knows"
+        raise IsolationError(
+            f"nothing was changed: sessions of ssh come from {came}, and only {', '.join(keep)} would be let "
+            "through: say the address that this host sees in `keep`"
+        )
+
+
+def plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an address as it is, without a zone or the IPv6 dress of an IPv4 one."""
+    found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return mapped or found
+
+
+def comment(until: int, note: str) -> str:
+    """Return what the kernel keeps beside the rules that drop."""
+    return f"until {datetime.fromtimestamp(until, tz=UTC):%Y-%m-%dT%H:%M:%SZ}, run {note}"
+
+
+def until_and_note(text: str, keep: Iterable[str], until: int, note: str, now: int) -> tuple[int, str]:
+    """Return end and note of the rules that are to be: those of a file that is good for long enough."""
+    found = _END.search(text)
+    if found and now < int(found[1]) and until <= int(found[1]) + TOLERANCE_S:
+        there = int(found[1]), found[2]
+        if text == written(keep, *there):
+            return there
+    return until, note
+
+
+def written(keep: Iterable[str], until: int, note: str) -> str:
+    """Return the file for ``nft -f``: only these addresses may send to the host and be sent to."""
+    networks = [ipaddress.ip_network(address, strict=False) for address in keep]
+    ways = [("input", "prerouting", "iif", "saddr"), ("output", "output", "oif", "daddr")]
+    text = "# Written by security_isolate_host. Times are seconds since 1970.\n" + removed()
+    text += f"table inet {TABLE} {{\n"
+    for chain, hook, interface, field in ways:
+        text += f"  chain {chain} {{\n"
+        # Before connections are tracked: those that stand are cut, too.
+        text += f"    type filter hook {hook} priority raw; policy accept;\n"
+        text += f"    {interface} lo accept\n    meta time >= {until} accept\n"
+        # IPv6 finds its neighbours by these, as IPv4 does by ARP, which is not filtered here.
+        text += "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept\n"
+        for network in networks:
+            text += f"    {'ip' if network.version == 4 else 'ip6'} {field} {network} accept\n"
+        text += f'    counter drop comment "{comment(until, note)}"\n  }}\n'
+    return text + "}\n"
+
+
+def removed() -> str:
+    """Return what takes the table away, whether it is there or not."""
+    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"

@@ -1,0 +1,46 @@
+"""Calls of nft, and the addresses that a rule can name.
+
+Standard library only: Ansible ships this file with the modules that use it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import subprocess
+from pathlib import Path
+
+NFT = "/usr/sbin/nft"
+_TIMEOUT_S = 30
+
+
+class NftError(RuntimeError):
+    """The rules are not in force as asked for; the message says why and what to do."""
+
+
+def nft(*words: str | Path, given: str | None = None) -> str:
+    """Run nft as root, with a file on its standard input where one is given. Raises NftError."""
+    command = [NFT, *map(str, words)]
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        )
+    except FileNotFoundError:
+        raise NftError(f"{NFT} is missing: converge the host with playbooks/site.yml") from None
+    except subprocess.CalledProcessError as error:
+        raise NftError(f"nft refuses the rules: {error.stderr.strip()}") from None
+    except subprocess.TimeoutExpired as error:
+        raise NftError(f"which rules are in force is not known: {error}") from None
+    return done.stdout
+
+
+def addresses(name: str) -> list[str]:
+    """Return the addresses, or the network, of a name. Raises NftError where it has none."""
+    try:
+        return [str(ipaddress.ip_network(name, strict=False))]
+    except ValueError:
+        pass
+    try:
+        return sorted({str(one[4][0]).partition("%")[0] for one in socket.getaddrinfo(name, None)})
+    except OSError as error:
+        raise NftError(f"nobody here knows the address of {name}: name it by its address ({error})") from None
