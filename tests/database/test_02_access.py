@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,3 +188,28 @@ def test_a_control_node_that_locks_itself_out_comes_back_by_itself(flux_ha: LabS
             other.kill()
     lifted = flux_ha.run(*isolate, "state=absent")
     assert "CHANGED" in lifted.stdout
+
+
+def test_evidence_is_brought_home_without_secrets_and_sealed(flux_ha: LabSystem) -> None:
+    host = flux_ha.hosts("databases")[0]
+    known = flux_ha.secrets["secret_flux_operator_password"]
+    flux_ha.on_host(host, "logger", f"somebody typed {known} here, and a word for test_02_access")
+    preview = flux_ha.playbook("security_preserve_evidence", {"target": host}, "--check")
+    assert preview.code == 0, preview.output[-5000:]
+    assert "10 parts would be collected" in preview.output
+    kept = flux_ha.playbook("security_preserve_evidence", {"target": host})
+    assert kept.code == 0, kept.output[-5000:]
+    folder = max((flux_ha.state / "evidence").glob("*-*"), key=lambda path: path.stat().st_mtime)
+    texts = {path.name: gzip.decompress(path.read_bytes()).decode() for path in (folder / host).iterdir()}
+    assert len(texts) == 10
+    assert "and a word for test_02_access" in texts["journal.txt.gz"]
+    assert [name for name, text in texts.items() if known in text] == []
+    assert " /etc/passwd" in texts["file_hashes.txt.gz"]
+    assert "sshd" in texts["processes.txt.gz"]
+    assert flux_ha.on_host(host, "sh", "-c", "ls -d /var/tmp/stationkeeper-evidence-* || true").stdout == ""
+    verify = ["stationkeeper", "audit", "verify", "--sealed", folder]
+    assert "The seal is whole." in flux_ha.run(*verify).stdout
+    (folder / host / "units.txt.gz").write_bytes(b"")
+    changed = flux_ha.run(*verify, check=False)
+    assert changed.returncode == 1
+    assert f"{host}/units.txt.gz was changed" in changed.stdout

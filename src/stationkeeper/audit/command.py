@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--keys", type=Path, help="folder of trusted public keys (default: the chain's own)")
     group = check.add_mutually_exclusive_group()
     group.add_argument("--bundle", type=Path, help="a bundle of evidence (audit_export) instead of the chain")
+    group.add_argument("--sealed", type=Path, help="a directory that security_preserve_evidence has sealed")
     group.add_argument("--database", action="store_true", help="compare with ops.audit, as set up")
     group.add_argument("--database-file", type=Path, help="compare with ops.audit, connection in this file")
     check.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -70,8 +71,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(paths: AuditPaths, parsed: argparse.Namespace) -> int:
+    if parsed.sealed:
+        return _verify_sealed(parsed.sealed, parsed.keys or paths.keys, as_json=parsed.json)
     report = evidence.check(parsed.bundle, parsed.keys) if parsed.bundle else _verified(paths, parsed)
     print(json.dumps(report.as_dict(), indent=2) if parsed.json else _describe(report))
+    return 0 if report.ok else 1
+
+
+def _verify_sealed(folder: Path, key_folder: Path, *, as_json: bool) -> int:
+    report = evidence.check_sealed(folder, key_folder)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        print("\n".join(f"WRONG    {finding.message}" for finding in report.findings) or "The seal is whole.")
     return 0 if report.ok else 1
 
 

@@ -46,20 +46,35 @@ def export(
     if not files:
         raise EvidenceError(f"no record between {record.timestamp(since)} and {record.timestamp(until)}")
     files |= {f"keys/{path.name}": path.read_bytes() for path in sorted(paths.keys.glob("*.pub"))}
-    signer = keys.load_or_create(paths.private_key, paths.keys)
-    manifest: dict[str, Any] = {
-        "v": record.VERSION,
-        "since": record.timestamp(since),
-        "until": record.timestamp(until),
-        "made_at": record.timestamp(),
-        "about": dict(about),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        "key": signer.key_id,
-    }
-    manifest["sig"] = signer.sign(_statement(manifest))
-    files[MANIFEST] = record.canonical(manifest) + b"\n"
+    span = {"since": record.timestamp(since), "until": record.timestamp(until)}
+    files[MANIFEST] = _manifest(paths, _hashes(files), about, span)
     write_atomically(target, _packed(files))
     return check(target, paths.keys)
+
+
+def seal(paths: AuditPaths, folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
+    """Write a manifest beside the files of a directory, and return the SHA-256 of each by its path.
+
+    The caller holds the chain's lock. Raises EvidenceError where there is a manifest or no file, and OSError.
+    """
+    if (folder / MANIFEST).exists():
+        raise EvidenceError(f"{folder} is sealed already")
+    hashes = _hashes_below(folder)
+    if not hashes:
+        raise EvidenceError(f"{folder} has no file")
+    write_atomically(folder / MANIFEST, _manifest(paths, hashes, about, {}))
+    return hashes
+
+
+def check_sealed(folder: Path, key_folder: Path) -> Report:
+    """Check a directory that was sealed, by public keys that are trusted. Raises EvidenceError, OSError."""
+    report = Report()
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise EvidenceError(f"{folder} is not sealed: it has no {MANIFEST}") from None
+    _check_manifest(manifest, _hashes_below(folder), keys.KeyRing.load(key_folder), report)
+    return report
 
 
 def check(bundle: Path, key_folder: Path | None = None) -> Report:
@@ -76,11 +91,41 @@ def check(bundle: Path, key_folder: Path | None = None) -> Report:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         trusted = key_folder or Path(folder) / "keys"
-        _check_manifest(files, keys.KeyRing.load(trusted), report)
+        _check_manifest(files.get(MANIFEST, b""), _hashes(files), keys.KeyRing.load(trusted), report)
         for name in sorted(files):
             if name.startswith("records/"):
                 _add(report, verify(Path(folder) / name, trusted, part=True))
     return report
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != MANIFEST}
+
+
+def _hashes_below(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            with path.open("rb") as stream:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
+
+
+def _manifest(
+    paths: AuditPaths, hashes: Mapping[str, str], about: Mapping[str, Any], more: Mapping[str, str]
+) -> bytes:
+    """Return the signed manifest of files."""
+    signer = keys.load_or_create(paths.private_key, paths.keys)
+    manifest: dict[str, Any] = {
+        "v": record.VERSION,
+        **more,
+        "made_at": record.timestamp(),
+        "about": record.normalise(about),
+        "files": dict(hashes),
+        "key": signer.key_id,
+    }
+    manifest["sig"] = signer.sign(_statement(manifest))
+    return record.canonical(manifest) + b"\n"
 
 
 def _within(chain: Path, since: str, until: str) -> list[bytes]:
@@ -134,16 +179,15 @@ def _expected(member: tarfile.TarInfo) -> bool:
     return member.isfile() and folder in ("", "keys", "records") and name not in ("", "..")
 
 
-def _check_manifest(files: Mapping[str, bytes], ring: keys.KeyRing, report: Report) -> None:
+def _check_manifest(text: bytes, found: Mapping[str, str], ring: keys.KeyRing, report: Report) -> None:
     try:
-        manifest = json.loads(files[MANIFEST])
+        manifest = json.loads(text)
         signed = ring.verifies(manifest["key"], manifest["sig"], _statement(manifest))
         listed: dict[str, str] = dict(manifest["files"])
     except (ValueError, KeyError, TypeError):
         raise EvidenceError(f"the bundle has no {MANIFEST} that can be read") from None
     if not signed:
         report.add("manifest", "the manifest is not signed by a known key")
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != MANIFEST}
     for name in sorted(found.keys() | listed.keys()):
         if found.get(name) != listed.get(name):
             state = (
