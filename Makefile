@@ -41,7 +41,7 @@ criteria: setup
 	@python tests/criteria.py
 
 lint: setup
-	ruff check . && ruff format --check . && mypy && yamllint --strict . && ansible-lint --offline --profile production -q
+	ruff check --no-cache . && ruff format --no-cache --check . && mypy && yamllint --strict . && ansible-lint --offline --profile production -q
 
 lab-up: setup
 	lab/labctl up $(INVENTORY)

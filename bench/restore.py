@@ -36,9 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/unit"))
 
 from backup_world import BackupWorld  # noqa: E402 (found by the path above)
-from free_port import free_port  # noqa: E402 (likewise)
 from telemetry_database import create_tables  # noqa: E402 (likewise)
 
+from free_port import free_port  # noqa: E402 (likewise)
 from stationkeeper.restore.request import parse_request  # noqa: E402 (stands after them)
 from stationkeeper.restore.scratch import Scratch  # noqa: E402 (likewise)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from free_port import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
+from free_port import free_port
 from stationkeeper.controller.orders import Order, give_order, withdraw_order
 
 BATTERY_ID = "ab79127d-a435-5f3c-87bf-8943623e4134"

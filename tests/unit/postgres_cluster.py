@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+
 from free_port import free_port
 
 PASSWORD = secrets.token_hex(16)

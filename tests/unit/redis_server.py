@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import yaml
+
 from free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from free_port import free_port
 from redis_server import PASSWORD, RedisServer
 
+from free_port import free_port
 from stationkeeper.backup.files.cache_restore import Server, restore
 from stationkeeper.backup.files.redis_copy import (
     Contents,

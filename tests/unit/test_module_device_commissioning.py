@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
-from free_port import free_port
 from module_runner import PACKAGE, ROOT, environment, run_module
+
+from free_port import free_port
 
 PACE = {"samples": 2, "interval_s": 0.2, "window_s": 60}
 

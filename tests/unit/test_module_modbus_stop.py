@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from free_port import free_port
 from module_runner import PACKAGE, run_module
+
+from free_port import free_port
 
 PACE = {"window_s": 6, "hold_s": 0.5, "interval_s": 0.1, "connect_timeout_s": 1, "response_timeout_s": 1}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from pgbackrest_rig import STANZA, PgBackRestRig
-from s3_server import S3Server
 
+from s3_server import S3Server
 from stationkeeper.backup import record
 from stationkeeper.backup.judgement import judge
 from stationkeeper.backup.look import look

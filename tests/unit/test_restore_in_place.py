@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from backup_world import BackupWorld
-from free_port import free_port
 from module_runner import run_module
 
+from free_port import free_port
 from stationkeeper.restore.in_place import InPlace
 from stationkeeper.restore.request import RestoreError, parse_request
 

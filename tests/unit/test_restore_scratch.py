@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from backup_world import BackupWorld
-from free_port import free_port
 
+from free_port import free_port
 from stationkeeper.restore import contents
 from stationkeeper.restore.proof import prove
 from stationkeeper.restore.request import RestoreError, parse_request

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from free_port import free_port
 
+from free_port import free_port
 from stationkeeper.modbus.client import StrictClient, Table
 from stationkeeper.modbus.errors import DeviceExceptionError
 from stationkeeper.profiles import (
