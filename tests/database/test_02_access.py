@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -135,12 +137,15 @@ def passes(flux_ha: LabSystem, source: str, host: str) -> bool:
 
 def test_an_isolated_host_is_reached_by_the_control_node_only(flux_ha: LabSystem) -> None:
     host, other = flux_ha.hosts("backups")[0], flux_ha.hosts("databases")[0]
-    wish = {"target": host, "confirm": host, "reason": "test", "hours": 2}
+    wish = {"target": host, "confirm": host, "reason": "test", "hours": 0.5}
     preview = flux_ha.playbook("security_isolate_host", wish, "--check")
     assert preview.code == 0, preview.output[-5000:]
     assert passes(flux_ha, other, host)
     isolated = flux_ha.playbook("security_isolate_host", wish)
     assert isolated.code == 0, isolated.output[-5000:]
+    rules = flux_ha.on_host(host, "nft", "list", "table", "inet", "stationkeeper_isolated").stdout
+    ends = datetime.fromisoformat(re.findall(r"until (\S+), run", rules)[0])
+    assert ends > datetime.now(UTC) + timedelta(minutes=20)
     assert not passes(flux_ha, other, host)
     assert not passes(flux_ha, host, other)
     again = flux_ha.playbook("security_isolate_host", wish)

@@ -60,6 +60,8 @@ def test_blocks_are_added_kept_made_longer_and_end() -> None:
     assert changed(first, [one], until=NOW + 60, note="run-2", now=NOW) == first
     longer = changed(first, [one], until=NOW + 2 * DAY_S, note="run-3", now=NOW)
     assert (longer[0].until, longer[0].note) == (NOW + 2 * DAY_S, "run-3")
+    short = changed([], [one], until=NOW + 60, note="run-1", now=NOW)
+    assert changed(short, [one], until=NOW + 600, note="run-2", now=NOW)[0].until == NOW + 600
     both = changed(first, [other], until=NOW + 3 * DAY_S, note="run-4", now=NOW)
     assert [block.network for block in both] == [one, other]
     assert [block.network for block in changed(both, [], until=None, note="", now=NOW + 2 * DAY_S)] == [other]

@@ -45,6 +45,8 @@ def test_one_that_lasts_long_enough_is_kept() -> None:
         (KEEP, NOW + 48 * HOUR_S, NOW),
         (["10.78.40.1"], NOW + 24 * HOUR_S, NOW),
         (KEEP, NOW + 25 * HOUR_S, NOW + 24 * HOUR_S),
+        # The first, short one is no hour.
+        (KEEP, NOW + 25 * HOUR_S - 120, NOW + 24 * HOUR_S - 120),
     ],
 )
 def test_a_longer_one_for_others_or_after_its_end_is_new(keep: list[str], until: int, now: int) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from .nftables import lasts
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 TABLE = "stationkeeper_blocked"
 #: A larger network than these is hardly meant.
 _LARGEST = {4: 16, 6: 32}
-#: A block that ends so much earlier than asked for counts as there, so that a repeated run changes nothing.
-TOLERANCE_S = 3600
 _RULE = re.compile(r'^\s*ip6? saddr (\S+) meta time < (\d+) counter drop comment "([^"]*)"$', re.MULTILINE)
 
 
@@ -82,7 +82,7 @@ def changed(
     for one in wanted:
         if until is None:
             kept.pop(one, None)
-        elif one not in kept or kept[one].until + TOLERANCE_S < until:
+        elif one not in kept or not lasts(kept[one].until, until, now):
             kept[one] = Block(one, until, note)
     return sorted(kept.values(), key=lambda one: (one.network.version, str(one.network)))
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from .nftables import lasts
+
 TABLE = "stationkeeper_isolated"
-#: One that ends so much earlier than asked for counts as there, so that a repeated run changes nothing.
-TOLERANCE_S = 3600
 _END = re.compile(
     r'^    meta time >= (\d+) accept\n(?:.*\n)*?    counter drop comment "until \S+, run (.*)"$', re.M
 )
@@ -52,7 +52,7 @@ def comment(until: int, note: str) -> str:
 def until_and_note(text: str, keep: Iterable[str], until: int, note: str, now: int) -> tuple[int, str]:
     """Return end and note of the rules that are to be: those of a file that is good for long enough."""
     found = _END.search(text)
-    if found and now < int(found[1]) and until <= int(found[1]) + TOLERANCE_S:
+    if found and lasts(int(found[1]), until, now):
         there = int(found[1]), found[2]
         if text == written(keep, *there):
             return there

@@ -14,8 +14,17 @@ NFT = "/usr/sbin/nft"
 _TIMEOUT_S = 30
 
 
+#: Rules that last for this part of the time that is asked for are kept, so that a repeated run changes nothing.
+_ENOUGH = 0.9
+
+
 class NftError(RuntimeError):
     """The rules are not in force as asked for; the message says why and what to do."""
+
+
+def lasts(until: int, wanted: int, now: int) -> bool:
+    """Whether rules that end at one moment are good for somebody who asks for another; seconds since 1970."""
+    return until - now >= _ENOUGH * (wanted - now)
 
 
 def nft(*words: str | Path, given: str | None = None) -> str:
