@@ -14,7 +14,7 @@ NFT = "/usr/sbin/nft"
 _TIMEOUT_S = 30
 
 
-#: Rules that last for this part of the time that is asked for are kept, so that a repeated run changes nothing.
+#: Rules that last for this part of what is asked for are kept, so that a repeated run changes nothing.
 _ENOUGH = 0.9
 
 
