@@ -6,6 +6,7 @@ import gzip
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,10 +114,10 @@ def test_an_address_is_blocked_for_its_time(flux_ha: LabSystem, attacker: str) -
     assert lifted.code == 0, lifted.output[-5000:]
     assert reaches(flux_ha, attacker, host)
     # One that nobody lifts ends by itself.
-    short = flux_ha.playbook("security_block_address", {**wish, "hours": 40 / 3600})
+    short = flux_ha.playbook("security_block_address", {**wish, "hours": 75 / 3600})
     assert short.code == 0, short.output[-5000:]
     assert not reaches(flux_ha, attacker, host)
-    flux_ha.wait("the end of the block", lambda: reaches(flux_ha, attacker, host), timeout_s=90)
+    flux_ha.wait("the end of the block", lambda: reaches(flux_ha, attacker, host), timeout_s=120)
 
 
 def test_nobody_who_has_to_reach_the_system_is_blocked(flux_ha: LabSystem) -> None:
@@ -181,14 +182,11 @@ def test_a_control_node_that_locks_itself_out_comes_back_by_itself(flux_ha: LabS
                 lambda: attacker in flux_ha.on_host(host, "ss", "-Htn", "state", "established").stdout,
                 timeout_s=30,
             )
-            # Its answer does not come through any more.
-            flux_ha.run(*isolate, f"keep={attacker} seconds=30", "-T", "5", check=False)
-            assert not reaches(flux_ha, control, host)
-            flux_ha.wait(
-                "the end of the isolation",
-                lambda: reaches(flux_ha, control, host),
-                timeout_s=60,
-            )
+            # Its answer does not come through any more; ssh gives up, or hears it when the isolation is over.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(flux_ha.run, *isolate, f"keep={attacker} seconds=40", check=False)
+                flux_ha.wait("the lock-out", lambda: not reaches(flux_ha, control, host), timeout_s=60)
+                flux_ha.wait("its end", lambda: reaches(flux_ha, control, host), timeout_s=90)
         finally:
             other.kill()
     lifted = flux_ha.run(*isolate, "state=absent")
