@@ -71,15 +71,13 @@ blocks:
        comment: "until 2026-11-22T10:00:00Z, run 1"}
 """
 
-import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.access import blocks
-from ansible.module_utils.stationkeeper.access.nftables import NftError, addresses, nft
-from ansible.module_utils.stationkeeper.files import write_atomically
+from ansible.module_utils.stationkeeper.access.nftables import NftError, addresses, load, nft, quotable
 
 
 def main() -> None:
@@ -108,7 +106,7 @@ def main() -> None:
             blocks.read(before),
             wanted,
             until=now + int(given["hours"] * 3600) if present else None,
-            note=re.sub(r"[^\w.:-]", "_", given["note"]),
+            note=quotable(given["note"]),
             now=now,
         )
         text = blocks.written(after)
@@ -117,10 +115,7 @@ def main() -> None:
         changed = changed or running.keys() != {one.comment for one in after}
         nft("--check", "--file", "-", given=text)
         if changed and not module.check_mode:
-            # What boots in between has the new rules, which is what was asked for.
-            path.parent.mkdir(mode=0o755, exist_ok=True)
-            write_atomically(path, text, mode=0o644)
-            nft("--file", path)
+            load(path, text)
     except (blocks.BlockError, NftError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

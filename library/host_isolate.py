@@ -63,7 +63,6 @@ comment:
   type: str
 """
 
-import re
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -71,8 +70,14 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.access import isolation
-from ansible.module_utils.stationkeeper.access.nftables import NftError, addresses, nft
-from ansible.module_utils.stationkeeper.files import write_atomically
+from ansible.module_utils.stationkeeper.access.nftables import (
+    NftError,
+    addresses,
+    comment,
+    load,
+    nft,
+    quotable,
+)
 
 
 def main() -> None:
@@ -91,7 +96,7 @@ def main() -> None:
     path = Path(given["path"])
     now = int(time.time())
     until = now + given["seconds"]
-    note = re.sub(r"[^\w.:-]", "_", given["note"])
+    note = quotable(given["note"])
     present = given["state"] == "present"
     try:
         before = path.read_text() if path.exists() else ""
@@ -102,23 +107,22 @@ def main() -> None:
             until, note = isolation.until_and_note(before, keep, until, note, now)
             text = isolation.written(keep, until, note)
             nft("--check", "--file", "-", given=text)
-        comment = isolation.comment(until, note) if present else ""
-        in_force = f"table inet {isolation.TABLE}" in nft("list", "tables")
-        changed = text != before or in_force != present or comment not in nft("list", "ruleset")
+        beside = comment(until, note) if present else ""
+        rules = nft("list", "ruleset")
+        in_force = f"table inet {isolation.TABLE}" in rules
+        changed = text != before or in_force != present or beside not in rules
         if changed and not module.check_mode:
-            # A boot in between finds the new state, which is what was asked for.
             if present:
-                path.parent.mkdir(mode=0o755, exist_ok=True)
-                write_atomically(path, text, mode=0o644)
+                load(path, text)
             else:
                 path.unlink(missing_ok=True)
-            nft("--file", "-", given=text or isolation.removed())
+                nft("--file", "-", given=isolation.removed())
     except (isolation.IsolationError, NftError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=changed,
         until=datetime.fromtimestamp(until, tz=UTC).isoformat() if present else "",
-        comment=comment,
+        comment=beside,
         diff={"before": before, "after": text, "before_header": str(path), "after_header": str(path)},
     )
 

@@ -9,12 +9,12 @@ import pytest
 from stationkeeper.access.isolation import (
     TABLE,
     IsolationError,
-    comment,
     removed,
     require_way_back,
     until_and_note,
     written,
 )
+from stationkeeper.access.nftables import comment
 
 NOW = 1_800_000_000
 HOUR_S = 3600

@@ -11,9 +11,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from .nftables import lasts
+from .nftables import comment, lasts
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,7 +37,7 @@ class Block:
     @property
     def comment(self) -> str:
         """What the kernel keeps beside the rule."""
-        return f"until {datetime.fromtimestamp(self.until, tz=UTC):%Y-%m-%dT%H:%M:%SZ}, run {self.note}"
+        return comment(self.until, self.note)
 
 
 def network(text: str) -> Network:
@@ -107,8 +106,8 @@ def written(blocks: Iterable[Block]) -> str:
 def read(text: str) -> list[Block]:
     """Return the blocks of a file that `written` made. Raises BlockError for another one."""
     found = []
-    for address, until, comment in _RULE.findall(text):
-        found.append(Block(ipaddress.ip_network(address), int(until), comment.rpartition(", run ")[2]))
+    for address, until, beside in _RULE.findall(text):
+        found.append(Block(ipaddress.ip_network(address), int(until), beside.rpartition(", run ")[2]))
     if text and text != written(found):
         raise BlockError(
             "the file with the blocks was changed by hand: put it away, and block again what is to stay so"

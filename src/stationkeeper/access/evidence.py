@@ -13,13 +13,13 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from ..audit.redact import MASK, Redactor
 
 #: A line that is longer is cut; the lines of maps and journals are not.
 _LINE = 100_000
-_TIMEOUT_S = 300
 #: Where programs, settings and keys are, and where intruders put things.
 ROOTS = (
     *("/etc", "/usr/bin", "/usr/sbin", "/usr/local", "/usr/lib/systemd", "/opt", "/root", "/home"),
@@ -56,11 +56,10 @@ def parts(hours: float) -> Mapping[str, Callable[[], Iterator[str]]]:
         "packages": [["dpkg-query", "-W"], ["dpkg", "--verify"]],
     }
     found: dict[str, Callable[[], Iterator[str]]] = {
-        name: lambda several=several: _said(several)  # type: ignore[misc]  # mypy takes no default here
-        for name, several in commands.items()
+        name: partial(_said, several) for name, several in commands.items()
     }
     order = ["processes", "sockets", "network", "memory_maps", "sessions", "kernel", "units", "journal"]
-    found |= {"memory_maps": memory_maps, "file_hashes": lambda: file_hashes(ROOTS)}
+    found |= {"memory_maps": memory_maps, "file_hashes": partial(file_hashes, ROOTS)}
     return {name: found[name] for name in [*order, "packages", "file_hashes"]}
 
 

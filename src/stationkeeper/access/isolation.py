@@ -9,9 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
-from .nftables import lasts
+from .nftables import comment, lasts
 
 TABLE = "stationkeeper_isolated"
 _END = re.compile(
@@ -42,11 +41,6 @@ def plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
     mapped = getattr(found, "ipv4_mapped", None)
     return mapped or found
-
-
-def comment(until: int, note: str) -> str:
-    """Return what the kernel keeps beside the rules that drop."""
-    return f"until {datetime.fromtimestamp(until, tz=UTC):%Y-%m-%dT%H:%M:%SZ}, run {note}"
 
 
 def until_and_note(text: str, keep: Iterable[str], until: int, note: str, now: int) -> tuple[int, str]:

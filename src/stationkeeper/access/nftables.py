@@ -1,4 +1,4 @@
-"""Calls of nft, and the addresses that a rule can name.
+"""Calls of nft, what stands beside a rule, and the addresses that it can name.
 
 Standard library only: Ansible ships this file with the modules that use it.
 """
@@ -6,9 +6,13 @@ Standard library only: Ansible ships this file with the modules that use it.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+
+from ..files import write_atomically
 
 NFT = "/usr/sbin/nft"
 _TIMEOUT_S = 30
@@ -25,6 +29,26 @@ class NftError(RuntimeError):
 def lasts(until: int, wanted: int, now: int) -> bool:
     """Whether rules that end at one moment are good for somebody who asks for another; seconds since 1970."""
     return until - now >= _ENOUGH * (wanted - now)
+
+
+def quotable(note: str) -> str:
+    """Return a note as it can stand in the comment of a rule."""
+    return re.sub(r"[^\w.:-]", "_", note)
+
+
+def comment(until: int, note: str) -> str:
+    """Return what the kernel keeps beside a rule with an end: when, and by which run."""
+    return f"until {datetime.fromtimestamp(until, tz=UTC):%Y-%m-%dT%H:%M:%SZ}, run {note}"
+
+
+def load(path: Path, text: str) -> None:
+    """Put rules in force, and into the file that is loaded at boot. Raises NftError, OSError.
+
+    What boots in between has the new ones, which is what was asked for.
+    """
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    write_atomically(path, text, mode=0o644)
+    nft("--file", path)
 
 
 def nft(*words: str | Path, given: str | None = None) -> str:

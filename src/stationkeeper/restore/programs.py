@@ -65,13 +65,13 @@ class Installation:
         return merged(found, unanswered)
 
     def _repositories(self) -> list[int]:
-        """Return the numbers of the repositories that this host's configuration names."""
+        """Return the numbers of the repositories that this host's configuration names; 1 is the default."""
         named = [word.removeprefix("--config=") for word in self.backrest if word.startswith("--config=")]
         try:
             text = Path(named[0] if named else CONFIGURATION).read_text()
         except OSError as error:
             raise RestoreError(f"pgBackRest is not configured here: {error}") from None
-        return sorted({int(number) for number in re.findall(r"^repo(\d+)-", text, re.MULTILINE)})
+        return sorted({int(number) for number in re.findall(r"^repo(\d+)-", text, re.MULTILINE)}) or [1]
 
     def setting(self, name: str) -> str:
         """Return a setting of the live cluster, from its files: it may be down. Raises RestoreError."""
