@@ -9,6 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 try:
+    from stationkeeper.database import logins
     from stationkeeper.database.cluster import change, node, patroni, plan, view
 except ImportError as error:
     raise ImportError(
@@ -119,6 +120,11 @@ def database_lsn(position: str | None) -> int:
     return node.lsn_bytes(str(position)) if position else 0
 
 
+def postgresql_login_names(user: Mapping[str, Any]) -> list[str]:
+    """Return the roles that one of postgresql_users stands for."""
+    return logins.names(user)
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -135,4 +141,5 @@ class FilterModule:
             "database_slot": database_slot,
             "database_switchover": database_switchover,
             "database_view": database_view,
+            "postgresql_login_names": postgresql_login_names,
         }

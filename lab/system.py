@@ -24,8 +24,8 @@ import yaml
 
 from stationkeeper.database.connection import connect
 from stationkeeper.secrets.files import read
-from stationkeeper.secrets.rotation import SINCE
-from stationkeeper.secrets.vault import folder_of, label_of
+from stationkeeper.secrets.rotation import SINCE, SUFFIX
+from stationkeeper.secrets.vault import SECRETS, folder_of, label_of
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the first converge of a lab has told, in its state.
@@ -63,6 +63,7 @@ class LabSystem:
         self.state = state
         self.name = inventory.name
         secrets = folder_of(inventory)
+        self._opened: dict[int, dict[str, str]] = {}
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -146,17 +147,25 @@ class LabSystem:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Every secret of the inventory by its name, as they were at the first look, without their ages."""
-        values = read(folder_of(self.inventory))
-        return {name: value for name, value in values.items() if not name.endswith(SINCE)}
+        """Every secret of the inventory by its name, as they were at the first look."""
+        return {name: value for name, value in self._vault().items() if not name.endswith((SINCE, SUFFIX))}
+
+    def _vault(self) -> dict[str, str]:
+        """Return what the vault has now: a rotation changes it, and to open it takes a while."""
+        folder = folder_of(self.inventory)
+        written = (folder / SECRETS).stat().st_mtime_ns
+        if written not in self._opened:
+            self._opened = {written: read(folder)}
+        return self._opened[written]
 
     def database_settings(self, role: str = "reader") -> dict[str, Any]:
+        password = f"secret_flux_{role}_password"
         return {
             "hosts": [self.addresses[host] for host in self.hosts("databases")],
             "port": 5432,
             "name": "flux",
-            "user": f"flux_{role}",
-            "password": self.secrets[f"secret_flux_{role}_password"],
+            "user": f"flux_{role}{self._vault().get(password + SUFFIX, '')}",
+            "password": self._vault()[password],
             "sslmode": "require",
         }
 

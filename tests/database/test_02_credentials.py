@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import redis
 
@@ -16,10 +17,14 @@ from system import LabSystem
 
 NAME = "secret_redis_flux_password"
 EXPORTER = "secret_redis_exporter_password"
+JOBS = "secret_flux_jobs_password"
+WRITER = "secret_flux_writer_password"
 LOG = "/root/credential_client.log"
-# A client as a service is one: it logs in with what stands in its file, writes and reads. Ten times a second.
+# A client as a service is one: it logs in with what stands in its file, writes and reads. Ten times a second,
+# in Redis, in the database and in the database through the pool.
 CLIENT = """
 import json, pathlib, socket, time
+import psycopg2
 config = pathlib.Path('/etc/stationkeeper/jobs.json')
 def ask(stream, *words):
     parts = [str(word).encode() for word in words]
@@ -38,8 +43,17 @@ while True:
             written = ask(stream, 'SET', 'flux:credential_test', number)
             found = ask(stream, 'GET', 'flux:credential_test')
         good = (login, written, found) == ('+OK', '+OK', str(number))
+        given = json.loads(config.read_text())['database']
+        for host, port in ((','.join(given['hosts']), given['port']), ('127.0.0.1', 6432)):
+            database = psycopg2.connect(host=host, port=port, dbname=given['name'], user=given['user'],
+                password=given['password'], sslmode='require', connect_timeout=5,
+                target_session_attrs='read-write')
+            with database, database.cursor() as cursor:
+                cursor.execute("SELECT pg_logical_emit_message(true, 'test', %s)", (str(number),))
+                cursor.execute('SELECT count(*) FROM flux.mg_etl_job')
+            database.close()
         print('ok' if good else f'failed {login} {written} {found}', flush=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, psycopg2.Error) as error:
         print(f'failed {error}', flush=True)
     time.sleep(0.1)
 """
@@ -66,7 +80,7 @@ def in_use(system: LabSystem) -> Iterator[list[str]]:
     turns: list[str] = []
     system.on_host(hub, "sh", "-c", f"cat > /root/credential_client.py <<'EOF'\n{CLIENT}\nEOF")
     unit = ["systemd-run", "--unit=credential_client", f"--property=StandardOutput=file:{LOG}"]
-    system.on_host(hub, *unit, "python3", "/root/credential_client.py")
+    system.on_host(hub, *unit, "/opt/stationkeeper/venv/bin/python", "/root/credential_client.py")
     try:
         yield turns
     finally:
@@ -84,42 +98,100 @@ def test_check_mode_tells_and_changes_nothing(flux_ha: LabSystem) -> None:
     assert values(flux_ha) == before
 
 
-def test_a_password_is_rotated_under_a_client_that_notices_nothing(flux_ha: LabSystem) -> None:
-    old = values(flux_ha)[NAME]
-    variables = {"target": "all", "reason": "test", "names": ["redis_flux", "redis_backup"]}
+def login(vault: dict[str, str], name: str, user: str) -> str:
+    """Return which of a user's two logins has the password that is in use."""
+    return user + vault.get(f"{name}_suffix", "")
+
+
+def let_in(system: LabSystem, user: str, password: str) -> bool:
+    """Whether each database host lets a user in over TCP, asked on the hosts; they must agree."""
+    asked = [
+        system.on_host(
+            host,
+            "sh",
+            "-c",
+            f"PGPASSWORD={password} psql -XAtqw 'host=127.0.0.1 dbname=flux user={user}' -c 'SELECT 1'",
+            check=False,
+        )
+        for host in system.hosts("databases")
+    ]
+    answers = {one.returncode == 0 or "authentication failed" not in one.stderr for one in asked}
+    assert len(answers) == 1
+    return answers.pop()
+
+
+def longest_silence_s(system: LabSystem, since: datetime) -> float:
+    """Return the longest time between two readings of a battery since then."""
+    found = system.query(
+        """
+        SELECT extract(epoch FROM max(silence)) FROM (
+            SELECT time - lag(time) OVER (PARTITION BY device_id ORDER BY time) AS silence
+            FROM flux.mg_bess_readings WHERE time >= %s) AS one
+        """,
+        [since],
+    )
+    return float(found[0][0])
+
+
+def test_passwords_are_rotated_under_clients_that_notice_nothing(flux_ha: LabSystem) -> None:
+    before = values(flux_ha)
+    old = before[NAME]
+    names = ["redis_flux", "redis_backup", "postgresql_writer", "postgresql_jobs", "postgresql_operator"]
+    began = datetime.now(UTC)
     with in_use(flux_ha) as turns:
-        play = flux_ha.playbook("security_rotate_keys", variables)
+        play = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test", "names": names})
     assert play.code == 0, play.output[-5000:]
     assert "redis_flux: rotated" in play.output
     assert len(turns) > 50
     assert [turn for turn in turns if turn != "ok"] == []
     after = values(flux_ha)
     assert after[NAME] != old
+    # In PostgreSQL the other login has the new password, and the one before has none.
+    for name, user in ((WRITER, "flux_writer"), (JOBS, "flux_jobs")):
+        assert login(before, name, user) != login(after, name, user)
+        assert not let_in(flux_ha, login(before, name, user), before[name])
+        assert not let_in(flux_ha, login(before, name, user), after[name])
+        assert let_in(flux_ha, login(after, name, user), after[name])
+    sessions = flux_ha.psql(flux_ha.primary(), "SELECT DISTINCT usename FROM pg_stat_activity").splitlines()
+    assert login(before, WRITER, "flux_writer") not in sessions
+    assert login(after, WRITER, "flux_writer") in sessions
+    cadence_s = 2
+    assert longest_silence_s(flux_ha, began) < 1.5 * cadence_s
     assert not [name for name in after if name.endswith(("_next", "_before"))]
     assert not accepted(flux_ha, "flux", old)
     assert accepted(flux_ha, "flux", after[NAME])
     # Neither the output nor the audit has a value.
     audit = flux_ha.run("stationkeeper", "audit", "show").stdout
-    for value in (old, after[NAME], after["secret_redis_backup_password"]):
+    for value in (old, after[NAME], after["secret_redis_backup_password"], before[WRITER], after[WRITER]):
         assert value not in play.output + audit
     age = 'time() - stationkeeper_credential_since_timestamp_seconds{credential="redis_flux_password"}'
     flux_ha.wait("the age", lambda: 0 < float(flux_ha.measured(age)[0]["value"][1]) < 900, timeout_s=90)
+    assert flux_ha.measured("stationkeeper_credential_unfinished") == []
 
 
-def test_a_host_that_has_not_proven_the_new_value_keeps_the_old_one_valid(flux_ha: LabSystem) -> None:
-    hub = flux_ha.hosts("hubs")[0]
-    old = values(flux_ha)[EXPORTER]
+def test_hosts_that_have_not_proven_the_new_value_keep_the_old_one_valid(flux_ha: LabSystem) -> None:
+    hub, station = flux_ha.hosts("hubs")[0], flux_ha.stations[0]
+    before = values(flux_ha)
+    old = before[EXPORTER]
+    began = datetime.now(UTC)
     # A unit that cannot be started, as after a botched change of it.
     drop_in = "/run/systemd/system/prometheus-redis-exporter.service.d"
     content = "[Service]\\nExecStart=\\nExecStart=/bin/false\\n"
     broken = f"mkdir -p {drop_in}; printf '{content}' > {drop_in}/zz_test.conf; systemctl daemon-reload"
     flux_ha.on_host(hub, "sh", "-c", broken)
+    # And a station that is away.
+    flux_ha.labctl("cut", station, "--control", "--for", "900")
     try:
-        variables = {"target": "all", "reason": "test", "names": ["redis_exporter"]}
-        play = flux_ha.playbook("security_rotate_keys", variables)
+        names = ["redis_exporter", "postgresql_writer"]
+        play = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test", "names": names})
         assert play.code != 0
         assert "redis_exporter" in play.output
         found = values(flux_ha)
+        # The station goes on with what it has when it is back, and others could use the new one.
+        assert found[f"{WRITER}_before"] == before[WRITER]
+        assert let_in(flux_ha, login(before, WRITER, "flux_writer"), before[WRITER])
+        assert let_in(flux_ha, login(found, WRITER, "flux_writer"), found[WRITER])
+        assert station in flux_ha.run("stationkeeper", "runbooks", "pending").stdout
         assert found[f"{EXPORTER}_before"] == old
         assert accepted(flux_ha, "exporter", old)
         assert accepted(flux_ha, "exporter", found[EXPORTER])
@@ -127,12 +199,18 @@ def test_a_host_that_has_not_proven_the_new_value_keeps_the_old_one_valid(flux_h
         flux_ha.wait("the figure", lambda: flux_ha.measured(unfinished) != [], timeout_s=90)
     finally:
         flux_ha.on_host(hub, "sh", "-c", f"rm {drop_in}/zz_test.conf; systemctl daemon-reload")
+        flux_ha.labctl("heal", station)
     # Whoever converges in between takes nothing away.
     again = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test"})
     assert again.code == 0, again.output[-5000:]
     assert "redis_exporter: rotated" in again.output
     assert not accepted(flux_ha, "exporter", old)
-    assert accepted(flux_ha, "exporter", values(flux_ha)[EXPORTER])
+    after = values(flux_ha)
+    assert accepted(flux_ha, "exporter", after[EXPORTER])
+    assert not let_in(flux_ha, login(before, WRITER, "flux_writer"), before[WRITER])
+    assert let_in(flux_ha, login(after, WRITER, "flux_writer"), after[WRITER])
+    # What the station kept meanwhile came with either login.
+    flux_ha.wait("the backlog", lambda: longest_silence_s(flux_ha, began) < 3, timeout_s=60)
     nothing = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test"})
     assert nothing.code == 0, nothing.output[-5000:]
     assert "no rotation is unfinished" in nothing.output

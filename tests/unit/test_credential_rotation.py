@@ -18,7 +18,7 @@ DECLARED = {
         "kind": "redis",
         "variable": "secret_one",
         "user": "flux",
-        "servers": "hubs",
+        "servers": ["hubs"],
         "clients": {"hubs": ["telemetry_jobs"]},
     }
 }

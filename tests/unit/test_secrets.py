@@ -296,5 +296,5 @@ def test_the_flux_example_names_every_secret_the_inventory_uses() -> None:
         if path.name != "secrets.yml":
             used |= set(re.findall(r"\bsecret_[a-z0-9_]+", path.read_text()))
     # The values of a rotation come and go.
-    used = {name for name in used if not name.endswith((rotation.NEXT, rotation.BEFORE))}
+    used = {name for name in used if not name.endswith((rotation.NEXT, rotation.BEFORE, rotation.SUFFIX))}
     assert used <= set(example)

@@ -10,6 +10,7 @@ from stationkeeper.secrets import rotation
 from stationkeeper.secrets.credentials import (
     CredentialError,
     accepted,
+    next_suffix,
     outcome,
     proven,
     retired,
@@ -31,7 +32,7 @@ DECLARED = {
         "kind": "redis",
         "variable": "secret_a",
         "user": "u",
-        "servers": "hubs",
+        "servers": ["hubs"],
         "clients": {"all": ["jobs"], "hubs": ["x"]},
     }
 }
@@ -85,9 +86,10 @@ def test_a_declaration_becomes_hosts() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "carrier pigeon"}, "a: no kind carrier pigeon, there is redis"),
-        ({"servers": "none"}, "group none has no hosts"),
-        ({"servers": "hub"}, "group hub has no hosts"),
+        ({"kind": "carrier pigeon"}, "a: no kind carrier pigeon, there is postgresql, redis"),
+        ({"servers": ["none", "hub"]}, "no hosts in none, hub"),
+        ({"servers": []}, "no hosts in no group"),
+        ({"servers": "hubs"}, "needs kind, variable, user, servers, clients"),
         ({"clients": "hubs"}, "needs kind, variable, user, servers, clients"),
         ({"variable": "secret_c"}, "the vault has no secret_c"),
     ],
@@ -95,6 +97,24 @@ def test_a_declaration_becomes_hosts() -> None:
 def test_a_declaration_that_makes_no_sense_is_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises((CredentialError, RotationError), match=words):
         rotations({"a": DECLARED["a"] | change}, GROUPS, SETTLED)
+
+
+def test_two_logins_of_postgresql_take_turns() -> None:
+    declared = {"a": DECLARED["a"] | {"kind": "postgresql", "servers": ["hubs", "all"]}}
+    first = rotations(declared, GROUPS, CREATED)["a"]
+    assert (first.login, first.other, first.servers) == ("u", "u_b", ("hub", "wlce"))
+    switched = rotation.switch(CREATED, "secret_a", NOW, next_suffix(first, CREATED))
+    assert switched == SWITCHED | {"secret_a_suffix": "_b"}
+    second = rotations(declared, GROUPS, switched)["a"]
+    assert (second.login, second.other) == ("u_b", "u")
+    settled = rotation.retire(switched, "secret_a")
+    again = rotation.create(settled, "secret_a", "third")
+    back = rotation.switch(again, "secret_a", NOW, next_suffix(second, again))
+    assert back["secret_a_suffix"] == ""
+    assert rotations(declared, GROUPS, back)["a"].login == "u"
+    # One that has both values has one name.
+    redis = rotations(DECLARED, GROUPS, CREATED)["a"]
+    assert (redis.login, redis.other, next_suffix(redis, CREATED)) == ("u", "u", "")
 
 
 def test_without_names_what_is_unfinished_is_meant() -> None:

@@ -19,6 +19,7 @@ from stationkeeper.controller.paths import Paths
 from stationkeeper.controller.service import Service
 from stationkeeper.controller.status import status
 from stationkeeper.controller.store import Store, StoreError, as_owner_of
+from stationkeeper.database.connection import connect
 
 CONFIG_DIR = Path("/etc/bess_controller")
 STATE_DIR = Path("/var/lib/bess_controller")
@@ -44,6 +45,22 @@ def _check_config(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    import psycopg2
+
+    try:
+        settings = load_database(arguments.database)
+        connect(settings.model_dump(), application_name="bess_controller connect").close()
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 1
+    except psycopg2.OperationalError as error:
+        print(str(error).strip(), file=sys.stderr)
+        return 1
+    print(f"{settings.user} is let into {settings.name} at {', '.join(settings.hosts)}")
+    return 0
 
 
 def _told(loaded: Loaded, *, as_json: bool) -> str:
@@ -162,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="tell a valid configuration as JSON")
     check.add_argument("--profiles", type=Path, default=CONFIG_DIR / "profiles")
     check.set_defaults(run=_check_config)
+
+    tried = actions.add_parser("connect", help="log into the database, and do nothing (exit 0 or 1)")
+    tried.add_argument("--database", type=Path, default=CONFIG_DIR / "database.yaml")
+    tried.set_defaults(run=_connect)
 
     handle = actions.add_parser("latch", help="the emergency-stop latch")
     verbs = handle.add_subparsers(dest="action", required=True)

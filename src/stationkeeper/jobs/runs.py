@@ -54,7 +54,7 @@ _BEAT = "UPDATE {table} r SET heartbeat_at = now() WHERE r.id = %(id)s AND r.sta
 
 _OWN = """
 FROM pg_stat_activity a JOIN {table} r ON r.id = %(id)s
-WHERE a.datname = current_database() AND a.usename = current_user
+WHERE a.datname = current_database() AND pg_has_role(a.usename, 'MEMBER')
   AND a.application_name = 'stationkeeper-job ' || r.job_name || ' ' || r.id
   AND ((a.pid = r.backend_pid AND a.backend_start = r.backend_start)
        OR (a.pid <> r.backend_pid AND a.backend_start >= r.backend_start))

@@ -1,9 +1,9 @@
 """What an inventory declares as credentials, and what a rotation has to do for each. Pure logic.
 
-A declaration names the secret's variable, who accepts it (``servers``, a group) and who uses it
+A declaration names the secret's variable, who accepts it (``servers``, groups) and who uses it
 (``clients``, roles for each group):
 
-    redis_flux: {kind: redis, variable: secret_redis_flux_password, user: flux, servers: hubs,
+    redis_flux: {kind: redis, variable: secret_redis_flux_password, user: flux, servers: [hubs],
                  clients: {hubs: [telemetry_jobs]}}
 """
 
@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stationkeeper.secrets.rotation import Phase, phase, since
+from stationkeeper.database.logins import TWIN
+from stationkeeper.secrets.rotation import SUFFIX, Phase, phase, since
 
 #: Each has playbooks/tasks/rotation_<kind>_accept.yml and _refuse.yml.
-KINDS = ("redis",)
-_FIELDS = {"kind": str, "variable": str, "user": str, "servers": str, "clients": dict}
+KINDS = ("postgresql", "redis")
+#: Those where two logins take turns.
+_WITH_TWINS = ("postgresql",)
+_FIELDS = {"kind": str, "variable": str, "user": str, "servers": list, "clients": dict}
 
 
 class CredentialError(ValueError):
@@ -26,12 +29,17 @@ class CredentialError(ValueError):
 
 @dataclass(frozen=True)
 class Rotation:
-    """One credential with its hosts. ``clients`` has the roles that use it, for each host."""
+    """One credential with its hosts.
+
+    ``login`` is the name that is in use, ``other`` that of the next value or of the value before; often the
+    same. ``clients`` has the roles that use it, for each host.
+    """
 
     name: str
     kind: str
     variable: str
-    user: str
+    login: str
+    other: str
     servers: tuple[str, ...]
     clients: Mapping[str, tuple[str, ...]]
     phase: Phase
@@ -134,21 +142,30 @@ def _rotation(
         raise CredentialError(
             f"stationkeeper_rotations.{name}: no kind {one['kind']}, there is {', '.join(KINDS)}"
         )
-    servers = tuple(groups.get(one["servers"], ()))
+    servers = tuple(dict.fromkeys(host for group in one["servers"] for host in groups.get(group, ())))
     if not servers:
-        raise CredentialError(f"stationkeeper_rotations.{name}: group {one['servers']} has no hosts")
+        raise CredentialError(
+            f"stationkeeper_rotations.{name}: no hosts in {', '.join(one['servers']) or 'no group'}"
+        )
     clients: dict[str, tuple[str, ...]] = {}
     for group, roles in one["clients"].items():
         for host in groups.get(group, ()):
             clients[host] = (*clients.get(host, ()), *roles)
     variable = one["variable"]
+    suffix = values.get(variable + SUFFIX, "")
     return Rotation(
         name,
         one["kind"],
         variable,
-        one["user"],
+        one["user"] + suffix,
+        one["user"] + ("" if suffix or one["kind"] not in _WITH_TWINS else TWIN),
         servers,
         clients,
         phase(values, variable),
         since(values, variable),
     )
+
+
+def next_suffix(one: Rotation, values: Mapping[str, str]) -> str:
+    """Return what the login of the next value has behind the user's name."""
+    return "" if one.login == one.other or values.get(one.variable + SUFFIX) else TWIN

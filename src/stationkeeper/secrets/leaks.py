@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from stationkeeper.secrets.rotation import SINCE
+from stationkeeper.secrets.rotation import SINCE, SUFFIX
 from stationkeeper.secrets.vault import is_vault
 
 _NAMES = re.compile(
@@ -43,7 +43,7 @@ def history_problems(root: Path, secrets: Mapping[str, str]) -> list[str]:
         value.encode(): name
         for name, value in secrets.items()
         # A date is in many files.
-        if len(value) >= _SHORTEST_VALUE and not name.endswith(SINCE)
+        if len(value) >= _SHORTEST_VALUE and not name.endswith((SINCE, SUFFIX))
     }
     if not values:
         return []

@@ -6,6 +6,9 @@ converge keeps to the step that a rotation has reached, and a killed one goes on
     settled    secret_x
     created    secret_x, secret_x_next      both are accepted, the first is used
     switched   secret_x, secret_x_before    both are accepted, the first, which was the next one, is used
+
+Where one login has one password, as in PostgreSQL, two logins take turns: ``secret_x_suffix`` is what the
+name of the one in use has behind the user's.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ NEXT = "_next"
 BEFORE = "_before"
 #: Since when a value is used (RFC 3339): no secret.
 SINCE = "_since"
+#: What the login in use has behind the user's name: no secret.
+SUFFIX = "_suffix"
 
 
 class RotationError(ValueError):
@@ -46,11 +51,16 @@ def create(values: Mapping[str, str], name: str, value: str) -> Values:
     return {**values, name + NEXT: value}
 
 
-def switch(values: Mapping[str, str], name: str, now: datetime) -> Values:
-    """Return the vault with the next value in use and the one before still accepted. Raises RotationError."""
+def switch(values: Mapping[str, str], name: str, now: datetime, suffix: str = "") -> Values:
+    """Return the vault with the next value in use and the one before still accepted. Raises RotationError.
+
+    ``suffix`` is what the login has that uses the next value.
+    """
     _require(values, name, "created")
     after = {**values, name: values[name + NEXT], name + BEFORE: values[name]}
     after[name + SINCE] = now.astimezone(UTC).isoformat(timespec="seconds")
+    if suffix != values.get(name + SUFFIX, ""):
+        after[name + SUFFIX] = suffix
     del after[name + NEXT]
     return after
 
