@@ -7,7 +7,7 @@ RINGS ?=
 
 LAB_PACKAGES := systemd-container mmdebstrap debian-archive-keyring nftables iproute2 iputils-ping openssh-client e2fsprogs procps \
   ca-certificates python3 python3-venv git mbpoll age
-TEST_PACKAGES := postgresql redis-tools curl pgbackrest
+TEST_PACKAGES := postgresql redis-tools curl pgbackrest nmap
 
 .PHONY: help setup setup-test demo drills test criteria lint lab-up lab-down docs lock
 

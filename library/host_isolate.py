@@ -63,13 +63,12 @@ comment:
   type: str
 """
 
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.stationkeeper.access import isolation
+from ansible.module_utils.stationkeeper.access import isolation, way_back
 from ansible.module_utils.stationkeeper.access.nftables import (
     NftError,
     addresses,
@@ -103,7 +102,7 @@ def main() -> None:
         text = ""
         if present:
             keep = [address for name in given["keep"] for address in addresses(name)]
-            isolation.require_way_back(_peers(), keep)
+            way_back.require(way_back.peers(), keep, "keep")
             until, note = isolation.until_and_note(before, keep, until, note, now)
             text = isolation.written(keep, until, note)
             nft("--check", "--file", "-", given=text)
@@ -117,7 +116,7 @@ def main() -> None:
             else:
                 path.unlink(missing_ok=True)
                 nft("--file", "-", given=isolation.removed())
-    except (isolation.IsolationError, NftError, OSError) as error:
+    except (way_back.WayBackError, NftError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=changed,
@@ -125,15 +124,6 @@ def main() -> None:
         comment=beside,
         diff={"before": before, "after": text, "before_header": str(path), "after_header": str(path)},
     )
-
-
-def _peers() -> list[str]:
-    """Return where the sessions of ssh come from that stand now, whatever port sshd listens on."""
-    listed = subprocess.run(
-        ["ss", "-Htnp", "state", "established"], capture_output=True, text=True, check=True
-    ).stdout
-    lines = [line.split() for line in listed.splitlines() if "sshd" in line]
-    return [words[3].rpartition(":")[0] for words in lines]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from system import LabSystem
 
 
@@ -32,3 +34,21 @@ def test_the_jobs_in_the_database_are_skipped_on_the_standby(flux_ha: LabSystem)
     for host, result in ((primary, "success"), (standby, "exec-condition")):
         flux_ha.on_host(host, "systemctl", "start", "flux-rollup.service")
         assert flux_ha.on_host(host, *show).stdout.strip() == result
+
+
+def test_every_unit_that_this_repository_makes_is_in_a_sandbox(flux_ha: LabSystem) -> None:
+    # Files only: what systemd links there is Debian's.
+    ask = (
+        "cd /etc/systemd/system; "
+        "for file in $(find . -maxdepth 1 -type f -name '*.service' -printf '%f '); do "
+        'systemd-analyze security --no-pager "$(echo "$file" | sed s/@/@x/)"; done'
+    )
+    found = {
+        f"{unit} on {host}": float(exposure)
+        for host in flux_ha.addresses
+        for unit, exposure in re.findall(
+            r"exposure level for (\S+): ([0-9.]+)", flux_ha.on_host(host, "sh", "-c", ask, check=False).stdout
+        )
+    }
+    assert len(found) > 10
+    assert {unit: exposure for unit, exposure in found.items() if exposure >= 3.0} == {}

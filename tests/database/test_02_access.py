@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -90,6 +91,72 @@ def reaches(flux_ha: LabSystem, source: str, host: str) -> bool:
     url = f"http://{flux_ha.addresses[host]}:9100/metrics"
     command = ["curl", "-fsS", "--max-time", "3", "--interface", source, "-o", "/dev/null", url]
     return flux_ha.run(*command, check=False).returncode == 0
+
+
+#: What hosts of each group serve, said once more.
+SERVED = {
+    "stations": {22, 502, 9100, 9105},
+    "databases": {22, 5432, 9100, 9187},
+    "hubs": {22, 6379, 9090, 9093, 9100, 9121},
+    "backups": {22, 9100},
+}
+
+
+def open_ports(flux_ha: LabSystem, host: str, *options: str) -> set[int]:
+    """Return the TCP ports of a host that nmap finds open."""
+    command = ["nmap", "-n", "-Pn", "-p-", "-T4", "-oG", "-", *options, flux_ha.addresses[host]]
+    return {int(port) for port in re.findall(r"(\d+)/open/tcp", flux_ha.run(*command).stdout)}
+
+
+@pytest.fixture
+def outside(flux_ha: LabSystem) -> Iterator[tuple[str, ...]]:
+    """Options by which nmap comes from beyond the system's network."""
+    address, bridge = "10.99.99.1", f"sk-{flux_ha.inventory.name}"
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", bridge], check=True)
+    yield ("-S", address, "-e", bridge)
+    subprocess.run(["ip", "address", "del", f"{address}/32", "dev", bridge], check=True)
+
+
+def test_what_is_open_is_what_is_declared(flux_ha: LabSystem, outside: tuple[str, ...]) -> None:
+    host = flux_ha.hosts("backups")[0]
+    flux_ha.on_host(host, "systemd-run", "--unit=undeclared", "python3", "-m", "http.server", "4444")
+    try:
+        flux_ha.wait(
+            "the server", lambda: "4444" in flux_ha.on_host(host, "ss", "-Hltn").stdout, timeout_s=20
+        )
+        for group, served in SERVED.items():
+            assert open_ports(flux_ha, flux_ha.hosts(group)[0]) == served, group
+            assert open_ports(flux_ha, flux_ha.hosts(group)[0], *outside) == set(), group
+    finally:
+        flux_ha.on_host(host, "systemctl", "stop", "undeclared")
+
+
+def test_rules_that_lock_the_control_node_out_end_by_themselves(flux_ha: LabSystem) -> None:
+    host = flux_ha.hosts("backups")[0]
+    role = [
+        "ansible",
+        host,
+        "-i",
+        flux_ha.inventory,
+        "-b",
+        "-m",
+        "ansible.builtin.include_role",
+        "-a",
+        "name=firewall",
+    ]
+    # Nobody whom the host knows would come in again: refused before anything is changed.
+    nobody = {"firewall_sources": ["203.0.113.0/24"]}
+    refused = flux_ha.run(*role, "-e", json.dumps(nobody), check=False)
+    assert "nothing was changed: sessions of ssh come from" in refused.stdout
+    assert passes(flux_ha, flux_ha.hosts("databases")[0], host)
+    # Past that guard: the sshd that it asks about is not the one that is used.
+    locked = {"firewall_ssh_port": 9100, "firewall_ports": [{"port": 9100}], "firewall_undo_s": 40}
+    failed = flux_ha.run(*role, "-e", json.dumps(locked), check=False)
+    assert "They end within 40 seconds" in " ".join((failed.stdout + failed.stderr).split())
+    flux_ha.wait("the end", lambda: passes(flux_ha, flux_ha.hosts("databases")[0], host), timeout_s=60)
+    mended = flux_ha.run(*role)
+    assert "CHANGED" in mended.stdout
+    assert open_ports(flux_ha, host) == SERVED["backups"]
 
 
 def test_an_address_is_blocked_for_its_time(flux_ha: LabSystem, attacker: str) -> None:

@@ -8,13 +8,12 @@ import pytest
 
 from stationkeeper.access.isolation import (
     TABLE,
-    IsolationError,
     removed,
-    require_way_back,
     until_and_note,
     written,
 )
 from stationkeeper.access.nftables import comment
+from stationkeeper.access.way_back import WayBackError, require
 
 NOW = 1_800_000_000
 HOUR_S = 3600
@@ -23,13 +22,13 @@ KEEP = ["10.78.40.1", "2001:db8::/64"]
 
 @pytest.mark.parametrize("peer", ["10.78.40.1", "[::ffff:10.78.40.1]", "[2001:db8::5]", "2001:db8::5%eth0"])
 def test_somebody_who_is_let_through_may_isolate(peer: str) -> None:
-    require_way_back(["203.0.113.7", peer], KEEP)
+    require(["203.0.113.7", peer], KEEP, "keep")
 
 
 @pytest.mark.parametrize("peers", [[], ["10.78.40.2"], ["[2001:db9::1]"]])
 def test_nobody_isolates_a_host_from_themselves(peers: list[str]) -> None:
-    with pytest.raises(IsolationError, match="say the address that this host sees in `keep`"):
-        require_way_back(peers, KEEP)
+    with pytest.raises(WayBackError, match="say the address that this host sees in `keep`"):
+        require(peers, KEEP, "keep")
 
 
 def test_one_that_lasts_long_enough_is_kept() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from .nftables import comment, lasts
 
@@ -16,31 +16,6 @@ TABLE = "stationkeeper_isolated"
 _END = re.compile(
     r'^    meta time >= (\d+) accept\n(?:.*\n)*?    counter drop comment "until \S+, run (.*)"$', re.M
 )
-
-
-class IsolationError(ValueError):
-    """An isolation that would lock out who asks for it; the message says what to do."""
-
-
-def require_way_back(peers: Sequence[str], keep: Sequence[str]) -> None:
-    """Refuse rules under which none of those who are logged in now can come again. Raises IsolationError.
-
-    ``peers`` are the addresses that sessions of ssh come from.
-    """
-    allowed = [ipaddress.ip_network(address, strict=False) for address in keep]
-    if not any(plain(peer) in network for peer in peers for network in allowed):
-        came = ", ".join(sorted(set(peers))) or "nowhere that ss knows"
-        raise IsolationError(
-            f"nothing was changed: sessions of ssh come from {came}, and only {', '.join(keep)} would be let "
-            "through: say the address that this host sees in `keep`"
-        )
-
-
-def plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return an address as it is, without a zone or the IPv6 dress of an IPv4 one."""
-    found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return mapped or found
 
 
 def until_and_note(text: str, keep: Iterable[str], until: int, note: str, now: int) -> tuple[int, str]:
