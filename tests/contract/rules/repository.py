@@ -81,7 +81,7 @@ def scenario_secret_problems(scenario: Path) -> list[str]:
         f"molecule/{scenario.name} uses {name} and does not define it"
         for name in sorted(set(re.findall(r"\bsecret_\w+", text)) - defined)
         # There while a secret is rotated, and only then.
-        if not name.endswith(("_next", "_before"))
+        if not name.endswith(("_next", "_before", "_suffix"))
     ]
 
 
