@@ -26,6 +26,7 @@ from stationkeeper.drills.report import Drill
 from stationkeeper.jobs import metrics
 from stationkeeper.jobs.interface import JobResult
 from stationkeeper.jobs.work import audit_copies
+from stationkeeper.patching import updates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "roles" / "prometheus" / "files" / "rules"
@@ -110,6 +111,8 @@ def exposed_metrics() -> set[str]:
     expected = (RULES.parents[1] / "templates" / "expected.yml.j2").read_text()
     expected += (REPOSITORY / "roles/file_backup/tasks/started.yml").read_text()
     cluster = (REPOSITORY / "roles/etcd/tasks/figures.yml").read_text()
+    cluster += (REPOSITORY / "playbooks/security_drift.yml").read_text()
+    cluster += updates.figures(0, 0, reboot=False, complete_at=0)
     queries = yaml.safe_load(QUERIES.read_text())
     tables = {f"{key}_{name}" for key, one in queries.items() for column in one["metrics"] for name in column}
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
