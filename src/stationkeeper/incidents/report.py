@@ -1,0 +1,136 @@
+"""An incident as a page: what happened when, what was done on which host, what comes next. Pure logic.
+
+Its head follows smartgrid.md, Incident Notification Template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from stationkeeper.incidents.incident import PHASES, Incident, Phase, Step
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a playbook, from the audit trail. ``outcome`` is empty while it has no end."""
+
+    id: str
+    at: str
+    playbook: str
+    target: str
+    who: str
+    reason: str
+    check: bool
+    hosts: frozenset[str] = frozenset()
+    outcome: str = ""
+
+
+def runs(records: Iterable[Mapping[str, Any]], since: str) -> list[Run]:
+    """Return the runs that began since then, in their order."""
+    found: dict[str, Run] = {}
+    for one in records:
+        data, id = one.get("data") or {}, str(one.get("run_id", ""))
+        if one.get("event") == "START" and str(one.get("at", "")) >= since and data.get("playbook"):
+            variables = data.get("extra_vars") or {}
+            found[id] = Run(
+                id,
+                str(one["at"]),
+                str(data["playbook"]).rpartition("/")[2].removesuffix(".yml"),
+                str(variables.get("target", "")) if isinstance(variables, Mapping) else "",
+                str((data.get("who") or {}).get("person", "")),
+                str(data.get("reason") or ""),
+                data.get("mode") == "check",
+            )
+        elif one.get("event") in ("END", "ABORTED") and id in found:
+            before = found[id]
+            hosts = frozenset(data.get("hosts") or {}) - {"localhost"}
+            outcome = str(data.get("outcome") or "aborted")
+            found[id] = Run(**{**before.__dict__, "hosts": hosts, "outcome": outcome})
+    return list(found.values())
+
+
+def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str) -> str:
+    """Return the page in Markdown."""
+    detected = datetime.fromisoformat(incident.detected)
+    end = datetime.fromisoformat(incident.closed) if incident.closed else now
+    lines = [
+        f"# {incident.id}: {incident.title}",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| Severity | {incident.severity} |",
+        f"| Detected | {_clock(detected)} |",
+        f"| Duration | {_span(end - detected)} |",
+        f"| Hosts | {', '.join(incident.hosts) or 'none named'} |",
+        f"| Status | {'closed ' + _clock(end) if incident.closed else 'open, in ' + incident.phase} |",
+        f"| Cause | {incident.cause or 'to be determined'} |",
+        "",
+        "## What comes next" if not incident.closed else "## What was done of what the procedure asks",
+        "",
+    ]
+    for phase in PHASES:
+        lines += _phase(incident, phase, done, now=now, inventory=inventory)
+    lines += ["## Timeline", ""]
+    lines += [f"- {_clock(at)} {text}" for at, text in sorted(_timeline(incident, done, detected))]
+    return "\n".join(lines) + "\n"
+
+
+def _phase(
+    incident: Incident, phase: Phase, done: Sequence[Run], *, now: datetime, inventory: str
+) -> list[str]:
+    due = datetime.fromisoformat(incident.detected) + phase.until
+    here = phase.name == incident.phase and not incident.closed
+    late = here and now > due
+    title = f"### {phase.title}, until {_clock(due)}"
+    lines = [title + (f" (late by {_span(now - due)})" if late else "") + (" ← now" if here else ""), ""]
+    for step in phase.steps:
+        lines += _step(incident, step, done, inventory)
+    return [*lines, ""]
+
+
+def _step(incident: Incident, step: Step, done: Sequence[Run], inventory: str) -> list[str]:
+    if not step.runbook:
+        return [f"- {step.text}"]
+    good = [run for run in done if run.playbook == step.runbook and run.outcome == "ok" and not run.check]
+    reached = {host for run in good for host in run.hosts}
+    missing = [host for host in incident.hosts if host not in reached]
+    if good and not missing:
+        return [f"- [x] {step.text} ({step.runbook} at {_clock(datetime.fromisoformat(good[-1].at))})"]
+    target = ",".join(missing) or "all"
+    options = f" -e target={target}" if step.runbook != "site" else ""
+    more = " " + step.options.format(target=target, id=incident.id) if step.options else ""
+    some = f" (not yet on {', '.join(missing)})" if good else ""
+    return [
+        f"- [ ] {step.text}{some}:",
+        f"  `ansible-playbook -i {inventory} playbooks/{step.runbook}.yml{options}{more}`",
+    ]
+
+
+def _timeline(incident: Incident, done: Iterable[Run], detected: datetime) -> Iterable[tuple[datetime, str]]:
+    yield detected, "detected"
+    for note in incident.notes:
+        yield datetime.fromisoformat(note.at), f"{note.who}: {note.text}"
+    until = datetime.fromisoformat(incident.closed) if incident.closed else datetime.max.replace(tzinfo=UTC)
+    for run in done:
+        at = datetime.fromisoformat(run.at)
+        # Asking is no news, and what came after it is another story.
+        if at > until or run.playbook == "security_incident":
+            continue
+        how = "preview" if run.check else run.outcome or "runs, or ended without a word"
+        why = f", {run.reason}" if run.reason else ""
+        yield at, f"{run.who} ran {run.playbook} {run.target}".rstrip() + f" ({how}{why})"
+
+
+def _clock(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _span(length: timedelta) -> str:
+    minutes = int(length.total_seconds() // 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    words = [f"{days} d" if days else "", f"{hours} h" if hours else "", f"{minutes} min"]
+    return " ".join(word for word in words if word)
