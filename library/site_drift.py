@@ -85,8 +85,9 @@ def main() -> None:
     given = module.params
     playbook = Path(given["playbook"]).resolve()
     seen = Drift()
-    # The run has an audit record of its own.
-    own = {name: value for name, value in os.environ.items() if name != "STATIONKEEPER_RUN_ID"}
+    # The run has an audit record of its own, and ansible-runner its own way to hear of events.
+    for name in ("STATIONKEEPER_RUN_ID", "ANSIBLE_STDOUT_CALLBACK"):
+        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="stationkeeper-drift-") as directory:
         run = ansible_runner.run(
             private_data_dir=directory,
@@ -95,14 +96,12 @@ def main() -> None:
             inventory=str(Path(given["inventory"]).resolve()),
             limit=",".join([*given["hosts"], "localhost"]) if given["hosts"] else None,
             cmdline="--check",
-            envvars=own,
             event_handler=seen.take,
             quiet=True,
         )
-        said = run.stdout.read()[-2000:] if run.stats is None else ""
-    if run.stats is None:
-        module.fail_json(msg=f"{playbook.name} did not begin: {said}")
-    seen.finish(run.stats)
+        said = "" if seen.ended else run.stdout.read()[-2000:]
+    if not seen.ended or not seen.hosts:
+        module.fail_json(msg=f"{playbook.name} did not begin, or did not come to its end: {said}")
     seen.hosts.pop("localhost", None)
     module.exit_json(changed=False, drift=seen.hosts, unknown=seen.unknown)
 
