@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from controller_process import Station
+from database_logins import database_logins
 from postgres_cluster import PASSWORD, PostgresCluster
 from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 from telemetry_database import ROOT, create_tables
@@ -124,9 +125,7 @@ class Project:
             "runbook_lock_directory": str(self.path / "locks"),
             "stationkeeper_system": "flux",
             "stationkeeper_state": str(self.path / "state"),
-            "stationkeeper_database": database,
-            "secret_flux_reader_password": PASSWORD,
-            "secret_flux_operator_password": PASSWORD,
+            **database_logins(database, PASSWORD),
             "test_directory": str(self.station.directory),
             "test_controller_pid": pid,
             "test_config": config,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from anomaly_world import END, START, AnomalyWorld, make_anomaly_world
+from database_logins import database_logins
 from local_project import LocalProject
 from postgres_cluster import PostgresCluster
 
@@ -32,9 +33,9 @@ def test_anomalies_are_listed_and_resolved_by_runbook(world: AnomalyWorld, tmp_p
     variables = {
         "stationkeeper_system": "test",
         "stationkeeper_state": str(tmp_path / "state"),
-        "stationkeeper_database": {key: world.settings[key] for key in ("hosts", "port", "name")},
-        "secret_flux_reader_password": world.settings["password"],
-        "secret_flux_operator_password": world.settings["password"],
+        **database_logins(
+            {key: world.settings[key] for key in ("hosts", "port", "name")}, world.settings["password"]
+        ),
     }
     stations = {site.lower(): {"station_site": site} for site in ("WLCE", "HMCE")}
     project = LocalProject(tmp_path, variables, {"stations": stations})

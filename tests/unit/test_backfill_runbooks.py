@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from archive_database import add_archive_tables
 from backfill_world import START, World, make_world
+from database_logins import database_logins
 from local_project import LocalProject
 from postgres_cluster import PostgresCluster
 
@@ -28,9 +29,7 @@ class Project(LocalProject):
         variables = {
             "stationkeeper_system": "test",
             "stationkeeper_state": str(path / "state"),
-            "stationkeeper_database": {key: target[key] for key in ("hosts", "port", "name")},
-            "secret_flux_reader_password": password,
-            "secret_flux_operator_password": password,
+            **database_logins({key: target[key] for key in ("hosts", "port", "name")}, password),
             "telemetry_recovery_sources": [
                 {"name": "second", "kind": "postgresql", "database": world.source | {"user": "flux_reader"}}
             ],

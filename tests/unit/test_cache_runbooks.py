@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from database_logins import database_logins
 from hot_tier_world import BATTERY, METER, NAMES, World
 from local_project import LocalProject
 from maintenance_database import ROLES
@@ -35,14 +36,12 @@ def world(postgres_settings: dict[str, Any]) -> Iterator[World]:
 
 
 def test_the_cache_is_refreshed_and_judged(world: World, tmp_path: Path) -> None:
-    database = {key: value for key, value in world.database.items() if key not in {"user", "password"}}
     project = LocalProject(
         tmp_path,
         {
-            "stationkeeper_database": database,
+            **database_logins(world.database, world.database["password"]),
             "stationkeeper_system": "flux",
             "stationkeeper_state": str(tmp_path / "state"),
-            "secret_flux_reader_password": world.database["password"],
             "secret_redis_flux_password": PASSWORD,
         },
         {"hubs": {"fluxhub": {"ansible_host": "127.0.0.1", "redis_port": world.server.port}}},

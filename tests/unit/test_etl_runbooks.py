@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from database_logins import database_logins
 from jobs_database import create_job_tables, sessions, start_hanging
 from local_project import LocalProject
 from postgres_cluster import PASSWORD
@@ -40,8 +41,7 @@ esac
 def project_of(path: Path, settings: dict[str, Any]) -> LocalProject:
     """Return a project whose hub is this machine, with a systemctl of its own."""
     variables = {
-        "stationkeeper_database": {key: settings[key] for key in ("hosts", "port", "name")},
-        "secret_flux_reader_password": PASSWORD,
+        **database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD),
     }
     project = LocalProject(path, variables, {"hubs": {"hub": {"telemetry_jobs_schedule": SCHEDULE}}})
     config = path / "jobs.json"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from controller_process import BATTERY_ID, METER_ID, NAMES, Station, wait_until
+from database_logins import database_logins
 from local_project import LocalProject
 from maintenance_database import create_all_tables
 from postgres_cluster import PASSWORD, PostgresCluster
@@ -27,8 +28,7 @@ AGAIN = PROGRAM.replace("status]", 'requeue, --since, "{{ _inputs.resend_since }
 
 def project_of(path: Path, settings: dict[str, Any], *hosts: str) -> LocalProject:
     variables = {
-        "stationkeeper_database": {key: settings[key] for key in ("hosts", "port", "name")},
-        "secret_flux_reader_password": PASSWORD,
+        **database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD),
     }
     return LocalProject(
         path, variables, {"stations": {host: {"station_site": host.upper()} for host in hosts}}

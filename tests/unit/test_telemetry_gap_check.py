@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from database_logins import database_logins
 from ledger_database import create_ledger_tables
 from telemetry_database import add_device, add_rows
 
@@ -34,13 +35,10 @@ def inventory(postgres_settings: dict[str, Any], tmp_path: Path) -> Path:
         device = add_device(connection, f"{site}-BESS-01", cadence_s=60, active_from=start, site=site)
         add_rows(connection, device, rows)
     connection.close()
-    settings = {key: value for key, value in postgres_settings.items() if key not in {"user", "password"}}
     hosts = {
         "all": {
             "vars": {
-                "stationkeeper_database": {**settings, "user": "unused"},
-                "secret_flux_reader_password": postgres_settings["password"],
-                "secret_flux_operator_password": postgres_settings["password"],
+                **database_logins(postgres_settings, postgres_settings["password"]),
                 "ansible_host": "127.0.0.1",
                 "ansible_port": 9,
             },
@@ -208,7 +206,7 @@ def test_what_cannot_be_answered_fails_for_every_station(inventory: Path) -> Non
     assert "2 intended, 2 failed" in output
     assert "has no offset from UTC" in output
     hosts = json.loads(inventory.read_text())
-    hosts["all"]["vars"]["stationkeeper_database"]["port"] = 9
+    hosts["all"]["vars"]["stationkeeper_database_reader"]["port"] = 9
     inventory.write_text(json.dumps(hosts))
     code, output = run(inventory)
     assert code != 0
