@@ -117,6 +117,10 @@ def test_what_was_done_is_ticked_off_host_by_host() -> None:
     assert (
         "- [x] Preserve the evidence before anything is mended (security_preserve_evidence at 2026" in second
     )
+    # What is asked of the whole system is done by any run.
+    assert "playbooks/audit_verify.yml`" in second
+    audited = runs(records("audit_verify", ["db"], "2026-11-22T14:28:00Z"), INCIDENT.detected)
+    assert "- [x] Prove that the audit trail is whole (audit_verify at" in shown(INCIDENT, audited)
     # A preview is none.
     preview = records("security_isolate_host", ["hub", "wlce"], "2026-11-22T14:27:00Z", mode="check")
     assert "- [ ] Isolate the hosts:" in shown(INCIDENT, runs(preview, INCIDENT.detected))

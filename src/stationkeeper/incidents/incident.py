@@ -21,11 +21,15 @@ class IncidentError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. With a ``runbook`` the audit says whether it was done; ``options`` go with it."""
+    """One thing to do. With a ``runbook`` the audit says whether it was done; ``options`` go with it.
+
+    It is done for each host, or once for the whole ``system``.
+    """
 
     text: str
     runbook: str = ""
-    options: str = ""
+    options: str = "-e target={target}"
+    system: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,11 @@ PHASES = (
         timedelta(minutes=15),
         (
             Step("Preserve the evidence before anything is mended", "security_preserve_evidence"),
-            Step("Isolate the hosts", "security_isolate_host", "-e confirm={target} -e reason={id}"),
+            Step(
+                "Isolate the hosts",
+                "security_isolate_host",
+                "-e target={target} -e confirm={target} -e reason={id}",
+            ),
             Step("Tell the people who have to know"),
         ),
     ),
@@ -56,7 +64,7 @@ PHASES = (
         (
             Step("Find out who got in, and by what", "security_access_audit"),
             Step("Find out what was changed", "security_drift"),
-            Step("Prove that the audit trail is whole", "audit_verify"),
+            Step("Prove that the audit trail is whole", "audit_verify", "", system=True),
             Step("Write down how it happened and what it reaches"),
         ),
     ),
@@ -68,14 +76,15 @@ PHASES = (
             Step(
                 "Block where it comes from",
                 "security_block_address",
-                """-e reason={id} -e '{{"addresses": ["ADDRESS"]}}'""",
+                """-e target={target} -e reason={id} -e '{{"addresses": ["ADDRESS"]}}'""",
             ),
             Step(
                 "Give other values to credentials that the hosts knew",
                 "security_rotate_keys",
-                """-e sessions=all -e reason={id} -e '{{"names": ["NAME"]}}'""",
+                """-e target=all -e sessions=all -e reason={id} -e '{{"names": ["NAME"]}}'""",
+                system=True,
             ),
-            Step("Close the holes that updates close", "security_patch", "-e reason={id}"),
+            Step("Close the holes that updates close", "security_patch", "-e target={target} -e reason={id}"),
         ),
     ),
     Phase(
@@ -84,12 +93,12 @@ PHASES = (
         timedelta(hours=24),
         (
             Step("Restore from clean backups", "files_restore"),
-            Step("Converge the hosts", "site"),
-            Step("Prove that all is well", "check_health"),
+            Step("Converge the hosts", "site", ""),
+            Step("Prove that all is well", "check_health", "", system=True),
             Step(
                 "End the isolation",
                 "security_isolate_host",
-                "-e confirm={target} -e reason={id} -e lift=true",
+                "-e target={target} -e confirm={target} -e reason={id} -e lift=true",
             ),
         ),
     ),
@@ -98,7 +107,12 @@ PHASES = (
         "Lessons",
         timedelta(hours=48),
         (
-            Step("Put the audit records of the time aside", "audit_export"),
+            Step(
+                "Put the audit records of the time aside",
+                "audit_export",
+                "-e since={detected} -e reason={id}",
+                system=True,
+            ),
             Step("Write down the cause, and what is changed so that it does not happen again"),
         ),
     ),

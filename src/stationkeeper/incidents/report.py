@@ -96,17 +96,14 @@ def _step(incident: Incident, step: Step, done: Sequence[Run], inventory: str) -
         return [f"- {step.text}"]
     good = [run for run in done if run.playbook == step.runbook and run.outcome == "ok" and not run.check]
     reached = {host for run in good for host in run.hosts}
-    missing = [host for host in incident.hosts if host not in reached]
+    missing = [host for host in incident.hosts if host not in reached and not step.system]
     if good and not missing:
         return [f"- [x] {step.text} ({step.runbook} at {_clock(datetime.fromisoformat(good[-1].at))})"]
     target = ",".join(missing) or "all"
-    options = f" -e target={target}" if step.runbook != "site" else ""
-    more = " " + step.options.format(target=target, id=incident.id) if step.options else ""
+    options = step.options.format(target=target, id=incident.id, detected=incident.detected)
     some = f" (not yet on {', '.join(missing)})" if good else ""
-    return [
-        f"- [ ] {step.text}{some}:",
-        f"  `ansible-playbook -i {inventory} playbooks/{step.runbook}.yml{options}{more}`",
-    ]
+    command = f"ansible-playbook -i {inventory} playbooks/{step.runbook}.yml {options}".rstrip()
+    return [f"- [ ] {step.text}{some}:", f"  `{command}`"]
 
 
 def _timeline(incident: Incident, done: Iterable[Run], detected: datetime) -> Iterable[tuple[datetime, str]]:
