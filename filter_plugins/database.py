@@ -120,11 +120,6 @@ def database_lsn(position: str | None) -> int:
     return node.lsn_bytes(str(position)) if position else 0
 
 
-def postgresql_login_names(user: Mapping[str, Any]) -> list[str]:
-    """Return the roles that one of postgresql_users stands for."""
-    return logins.names(user)
-
-
 class FilterModule:
     """The filters by name."""
 
@@ -141,5 +136,5 @@ class FilterModule:
             "database_slot": database_slot,
             "database_switchover": database_switchover,
             "database_view": database_view,
-            "postgresql_login_names": postgresql_login_names,
+            "postgresql_login_names": logins.names,
         }

@@ -63,14 +63,14 @@ EXAMPLES = r"""
 RETURN = r"""
 rotations:
   description: >-
-    For each credential its kind, variable, the login in use and the other one of the two values, servers,
-    clients (roles by host), phase (settled, created or switched) and since when its value is used; in check
-    mode as they are before the step.
+    For each credential its kind, variable, user, the login in use and the other one of the two values,
+    servers, clients (roles by host), phase (settled, created or switched) and since when its value is used;
+    in check mode as they are before the step.
   returned: success
   type: dict
   sample:
     redis_flux:
-      {kind: redis, variable: secret_redis_flux_password, login: flux, other: flux,
+      {kind: redis, variable: secret_redis_flux_password, user: flux, login: flux, other: flux,
        servers: [fluxhub], clients: {fluxhub: [telemetry_jobs]}, phase: settled,
        since: "2026-11-22T10:00:00+00:00"}
 """
@@ -86,7 +86,6 @@ try:
     from stationkeeper.secrets.credentials import (
         CredentialError,
         Rotation,
-        next_suffix,
         rotations,
         wanted,
     )
@@ -140,7 +139,7 @@ def _stepped(values: dict[str, str], one: Rotation, step: str) -> dict[str, str]
         case "create", "settled":
             return rotation.create(values, one.variable, random_value())
         case "switch", "created":
-            return rotation.switch(values, one.variable, datetime.now(UTC), next_suffix(one, values))
+            return rotation.switch(values, one.variable, datetime.now(UTC), one.next_suffix)
         case "retire", "switched":
             return rotation.retire(values, one.variable)
     return values

@@ -94,7 +94,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.access import firewall, way_back
-from ansible.module_utils.stationkeeper.access.nftables import NFT, NftError, load, nft
+from ansible.module_utils.stationkeeper.access.nftables import NFT, NftError, load, nft, removed
 
 _PORT = {
     "port": {"type": "int", "required": True},
@@ -141,7 +141,7 @@ def main() -> None:
                 load(path, text)
             else:
                 path.unlink(missing_ok=True)
-                nft("--file", "-", given=firewall.removed())
+                nft("--file", "-", given=removed(firewall.TABLE))
     except (way_back.WayBackError, NftError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -76,6 +76,7 @@ from ansible.module_utils.stationkeeper.access.nftables import (
     load,
     nft,
     quotable,
+    removed,
 )
 
 
@@ -115,7 +116,7 @@ def main() -> None:
                 load(path, text)
             else:
                 path.unlink(missing_ok=True)
-                nft("--file", "-", given=isolation.removed())
+                nft("--file", "-", given=removed(isolation.TABLE))
     except (way_back.WayBackError, NftError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from stationkeeper.access.firewall import TABLE, mark, ports, removed, ssh_networks, written
+from stationkeeper.access.firewall import TABLE, mark, ports, ssh_networks, written
+from stationkeeper.access.nftables import removed
 
 NOW = 1_800_000_000
 DECLARED = [
@@ -47,7 +48,7 @@ def test_rules_on_trial_let_everybody_in_when_it_is_over() -> None:
     assert text.count(mark(text)) == 2
 
 
-@pytest.mark.parametrize("text", [written(ALLOWED), written(ALLOWED, NOW), written([]), removed()])
+@pytest.mark.parametrize("text", [written(ALLOWED), written(ALLOWED, NOW), written([]), removed(TABLE)])
 def test_nft_takes_the_rules(text: str) -> None:
     done = subprocess.run(
         ["unshare", "--net", "nft", "--file", "-"], input=text, capture_output=True, text=True, check=False

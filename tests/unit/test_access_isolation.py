@@ -8,11 +8,10 @@ import pytest
 
 from stationkeeper.access.isolation import (
     TABLE,
-    removed,
     until_and_note,
     written,
 )
-from stationkeeper.access.nftables import comment
+from stationkeeper.access.nftables import comment, removed
 from stationkeeper.access.way_back import WayBackError, require
 
 NOW = 1_800_000_000
@@ -59,8 +58,8 @@ def test_nft_takes_the_rules_and_takes_them_away_again() -> None:
     listed = in_a_network_of_its_own(text)
     assert listed.count(f'drop comment "{comment(NOW, "run-1")}"') == 2
     assert listed.count("ip saddr 10.78.40.1 accept") == listed.count("ip daddr 10.78.40.1 accept") == 1
-    assert TABLE not in in_a_network_of_its_own(text + removed())
-    assert TABLE not in in_a_network_of_its_own(removed())
+    assert TABLE not in in_a_network_of_its_own(text + removed(TABLE))
+    assert TABLE not in in_a_network_of_its_own(removed(TABLE))
 
 
 def in_a_network_of_its_own(rules: str) -> str:

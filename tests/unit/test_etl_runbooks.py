@@ -40,9 +40,7 @@ esac
 
 def project_of(path: Path, settings: dict[str, Any]) -> LocalProject:
     """Return a project whose hub is this machine, with a systemctl of its own."""
-    variables = {
-        **database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD),
-    }
+    variables = database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD)
     project = LocalProject(path, variables, {"hubs": {"hub": {"telemetry_jobs_schedule": SCHEDULE}}})
     config = path / "jobs.json"
     config.write_text(

@@ -27,9 +27,7 @@ AGAIN = PROGRAM.replace("status]", 'requeue, --since, "{{ _inputs.resend_since }
 
 
 def project_of(path: Path, settings: dict[str, Any], *hosts: str) -> LocalProject:
-    variables = {
-        **database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD),
-    }
+    variables = database_logins({key: settings[key] for key in ("hosts", "port", "name")}, PASSWORD)
     return LocalProject(
         path, variables, {"stations": {host: {"station_site": host.upper()} for host in hosts}}
     )

@@ -10,7 +10,6 @@ from stationkeeper.secrets import rotation
 from stationkeeper.secrets.credentials import (
     CredentialError,
     accepted,
-    next_suffix,
     outcome,
     proven,
     retired,
@@ -103,18 +102,18 @@ def test_two_logins_of_postgresql_take_turns() -> None:
     declared = {"a": DECLARED["a"] | {"kind": "postgresql", "servers": ["hubs", "all"]}}
     first = rotations(declared, GROUPS, CREATED)["a"]
     assert (first.login, first.other, first.servers) == ("u", "u_b", ("hub", "wlce"))
-    switched = rotation.switch(CREATED, "secret_a", NOW, next_suffix(first, CREATED))
+    switched = rotation.switch(CREATED, "secret_a", NOW, first.next_suffix)
     assert switched == SWITCHED | {"secret_a_suffix": "_b"}
     second = rotations(declared, GROUPS, switched)["a"]
     assert (second.login, second.other) == ("u_b", "u")
     settled = rotation.retire(switched, "secret_a")
     again = rotation.create(settled, "secret_a", "third")
-    back = rotation.switch(again, "secret_a", NOW, next_suffix(second, again))
+    back = rotation.switch(again, "secret_a", NOW, second.next_suffix)
     assert back["secret_a_suffix"] == ""
     assert rotations(declared, GROUPS, back)["a"].login == "u"
     # One that has both values has one name.
     redis = rotations(DECLARED, GROUPS, CREATED)["a"]
-    assert (redis.login, redis.other, next_suffix(redis, CREATED)) == ("u", "u", "")
+    assert (redis.login, redis.other, redis.next_suffix) == ("u", "u", "")
 
 
 def test_without_names_what_is_unfinished_is_meant() -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .nftables import comment, lasts
+from .nftables import comment, lasts, removed
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -94,7 +94,7 @@ def written(blocks: Iterable[Block]) -> str:
         for one in blocks
     ]
     text = "# Written by security_block_address. Times are seconds since 1970.\n"
-    text += f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+    text += removed(TABLE)
     if rules:
         # Before connections are tracked: one that stands is cut, too.
         text += f"table inet {TABLE} {{\n  chain input {{\n"

@@ -10,6 +10,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .nftables import removed
+
 TABLE = "stationkeeper_firewall"
 
 
@@ -81,7 +83,7 @@ def written(allowed: Sequence[Port], until: int = 0) -> str:
     body = "".join(f"    {line}\n" for line in lines)
     return (
         "# Written by Ansible, role firewall.\n"
-        f"{removed()}table inet {TABLE} {{\n  chain input {{\n"
+        f"{removed(TABLE)}table inet {TABLE} {{\n  chain input {{\n"
         f"    type filter hook input priority filter; policy accept;\n{body}  }}\n}}\n"
     )
 
@@ -89,8 +91,3 @@ def written(allowed: Sequence[Port], until: int = 0) -> str:
 def mark(text: str) -> str:
     """Return what the kernel keeps beside the rules of a file that `written` made."""
     return text.rpartition('comment "')[2].partition('"')[0]
-
-
-def removed() -> str:
-    """Return what takes the table away, whether it is there or not."""
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"

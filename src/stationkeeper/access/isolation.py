@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from .nftables import comment, lasts
+from .nftables import comment, lasts, removed
 
 TABLE = "stationkeeper_isolated"
 _END = re.compile(
@@ -32,7 +32,7 @@ def written(keep: Iterable[str], until: int, note: str) -> str:
     """Return the file for ``nft -f``: only these addresses may send to the host and be sent to."""
     networks = [ipaddress.ip_network(address, strict=False) for address in keep]
     ways = [("input", "prerouting", "iif", "saddr"), ("output", "output", "oif", "daddr")]
-    text = "# Written by security_isolate_host. Times are seconds since 1970.\n" + removed()
+    text = "# Written by security_isolate_host. Times are seconds since 1970.\n" + removed(TABLE)
     text += f"table inet {TABLE} {{\n"
     for chain, hook, interface, field in ways:
         text += f"  chain {chain} {{\n"
@@ -45,8 +45,3 @@ def written(keep: Iterable[str], until: int, note: str) -> str:
             text += f"    {'ip' if network.version == 4 else 'ip6'} {field} {network} accept\n"
         text += f'    counter drop comment "{comment(until, note)}"\n  }}\n'
     return text + "}\n"
-
-
-def removed() -> str:
-    """Return what takes the table away, whether it is there or not."""
-    return f"table inet {TABLE}\ndelete table inet {TABLE}\n"

@@ -41,6 +41,11 @@ def comment(until: int, note: str) -> str:
     return f"until {datetime.fromtimestamp(until, tz=UTC):%Y-%m-%dT%H:%M:%SZ}, run {note}"
 
 
+def removed(table: str) -> str:
+    """Return what takes a table of family inet away, whether it is there or not."""
+    return f"table inet {table}\ndelete table inet {table}\n"
+
+
 def load(path: Path, text: str) -> None:
     """Put rules in force, and into the file that is loaded at boot. Raises NftError, OSError.
 

@@ -38,12 +38,18 @@ class Rotation:
     name: str
     kind: str
     variable: str
+    user: str
     login: str
     other: str
     servers: tuple[str, ...]
     clients: Mapping[str, tuple[str, ...]]
     phase: Phase
     since: str
+
+    @property
+    def next_suffix(self) -> str:
+        """What the login of the next value has behind the user's name."""
+        return self.other.removeprefix(self.user)
 
 
 def rotations(
@@ -157,6 +163,7 @@ def _rotation(
         name,
         one["kind"],
         variable,
+        one["user"],
         one["user"] + suffix,
         one["user"] + ("" if suffix or one["kind"] not in _WITH_TWINS else TWIN),
         servers,
@@ -164,8 +171,3 @@ def _rotation(
         phase(values, variable),
         since(values, variable),
     )
-
-
-def next_suffix(one: Rotation, values: Mapping[str, str]) -> str:
-    """Return what the login of the next value has behind the user's name."""
-    return "" if one.login == one.other or values.get(one.variable + SUFFIX) else TWIN
