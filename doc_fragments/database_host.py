@@ -31,4 +31,9 @@ options:
     type: str
     default: prefer
     choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  channel_binding:
+    description: With V(require) TLS must end at the server that knows the password.
+    type: str
+    default: prefer
+    choices: [disable, prefer, require]
 """

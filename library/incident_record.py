@@ -107,13 +107,15 @@ path:
 """
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 try:
+    from stationkeeper.audit import record
+    from stationkeeper.audit.evidence import lines_within
     from stationkeeper.audit.paths import AuditPaths
     from stationkeeper.files import write_atomically
     from stationkeeper.incidents import incident
@@ -163,9 +165,8 @@ def main() -> None:
         )
         words = {name: given[name] for name in ("who", "hosts", "phase", "note", "cause", "close")}
         after = incident.went_on(known, now=now, severity=given["severity"] if before else "", **words)
-        chain = AuditPaths.at(given["audit"]).chain
-        records = (json.loads(line) for line in chain.read_bytes().splitlines()) if chain.exists() else ()
-        text = page(after, runs(records, after.detected), now, given["inventory"])
+        trail, damaged = _trail(AuditPaths.at(given["audit"]), after)
+        text = page(after, runs(trail, after.detected), now, given["inventory"], damaged)
         path = directory / id / "incident.md"
         shown = path.read_text() if path.exists() else ""
         if not module.check_mode:
@@ -193,6 +194,20 @@ def _read(directory: Path, id: str) -> Any:
         there = ", ".join(sorted(path.name for path in directory.glob("INC-*"))) or "none"
         raise IncidentError(f"no incident {id}; there is {there}. Without -e incident a new one is opened")
     return incident.read(json.loads((directory / id / "incident.json").read_text()))
+
+
+def _trail(paths: AuditPaths, known: Any) -> tuple[list[dict[str, Any]], int]:
+    """Return the audit records since the detection, and how many lines between them are none."""
+    # A run's end may have come after the moment at which its incident was closed.
+    until = datetime.now(UTC) + timedelta(days=1)
+    found, damaged = [], 0
+    for lines in lines_within(paths, datetime.fromisoformat(known.detected), until).values():
+        for line in lines:
+            try:
+                found.append(record.parse(line))
+            except record.RecordError:
+                damaged += 1
+    return found, damaged
 
 
 if __name__ == "__main__":

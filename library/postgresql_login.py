@@ -21,7 +21,7 @@ options:
     type: int
     default: 5432
   database:
-    description: Name of the database.
+    description: Name of the database; C(replication) for a login that replicates, as in pg_hba.conf.
     type: str
     required: true
   user:
@@ -64,7 +64,7 @@ answer:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.stationkeeper.database.connection import connect
+from ansible.module_utils.stationkeeper.database.connection import parameters
 
 _REFUSALS = ("password authentication failed", "is not permitted to log in")
 
@@ -83,14 +83,17 @@ def main() -> None:
     )
     try:
         import psycopg2
+        from psycopg2.extras import PhysicalReplicationConnection
     except ImportError:
         module.fail_json(msg=missing_required_lib("psycopg2"))
     given = module.params
     settings = {name: given[name] for name in ("port", "user", "password")}
     settings |= {"hosts": [given["host"]], "name": given["database"], "sslmode": "require"}
+    factory = PhysicalReplicationConnection if given["database"] == "replication" else None
     answer = ""
     try:
-        connect(settings, target_session_attrs="any").close()
+        wanted = parameters(settings, target_session_attrs="any")
+        psycopg2.connect(**wanted, connection_factory=factory).close()
     except psycopg2.OperationalError as error:
         answer = str(error).strip()
         if not any(word in answer for word in _REFUSALS):

@@ -8,7 +8,7 @@ module: postgresql_logins
 short_description: Converge the roles of a PostgreSQL cluster
 description:
   - All in one transaction. Roles that are not declared, and memberships that are not, are left alone. No role
-    gets SUPERUSER, CREATEDB or CREATEROLE; who has one of them loses it.
+    gets SUPERUSER, CREATEDB or CREATEROLE; who has one of them, or REPLICATION undeclared, loses it.
   - A role with C(password_other) has a twin, C(<name>_b), with its rights. One of the two logs in, and while
     C(password_other) has a value, which is during a rotation, both do.
   - The server gets verifiers, no passwords, so none stands in its log or its statistics.
@@ -42,6 +42,10 @@ options:
         description: Whether the role may log in. With C(password_other) the passwords say so.
         type: bool
         default: true
+      replication:
+        description: Whether it may replicate, as standbys do.
+        type: bool
+        default: false
       groups:
         description: Roles that it is a member of.
         type: list
@@ -96,12 +100,14 @@ _USER = {
     "password_other": {"type": "str", "no_log": True},
     "suffix": {"type": "str", "choices": ["", "_b"], "default": ""},
     "login": {"type": "bool", "default": True},
+    "replication": {"type": "bool", "default": False},
     "groups": {"type": "list", "elements": "str", "default": []},
 }
 _ROLES = """
 SELECT r.rolname, r.rolpassword, r.rolcanlogin, array_remove(array[
     CASE WHEN r.rolsuper THEN 'superuser' END, CASE WHEN r.rolcreatedb THEN 'createdb' END,
-    CASE WHEN r.rolcreaterole THEN 'createrole' END], NULL),
+    CASE WHEN r.rolcreaterole THEN 'createrole' END,
+    CASE WHEN r.rolreplication THEN 'replication' END], NULL),
   (SELECT coalesce(array_agg(g.rolname::text), '{}')
    FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid)
 FROM pg_authid r WHERE r.rolname = ANY(%s)
@@ -157,11 +163,12 @@ def _apply(cursor: Any, change: Change) -> None:
 
     login = change.login
     name = sql.Identifier(login.name)
-    if change.create or change.may_log_in or change.loses:
-        statement = sql.SQL("{} ROLE {} {} NOSUPERUSER NOCREATEDB NOCREATEROLE").format(
+    if change.create or change.may_log_in or change.may_replicate or change.loses:
+        statement = sql.SQL("{} ROLE {} {} {} NOSUPERUSER NOCREATEDB NOCREATEROLE").format(
             sql.SQL("CREATE" if change.create else "ALTER"),
             name,
             sql.SQL("LOGIN" if login.login else "NOLOGIN"),
+            sql.SQL("REPLICATION" if login.replication else "NOREPLICATION"),
         )
         cursor.execute(statement)
     if change.password:

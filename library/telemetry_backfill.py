@@ -52,6 +52,11 @@ options:
       sslrootcert:
         description: File with the certificates of the authorities that O(database.sslmode) verifies with.
         type: path
+      channel_binding:
+        description: With V(require) TLS must end at the server that knows the password.
+        type: str
+        default: prefer
+        choices: [disable, prefer, require]
   schema:
     description: Schema of the telemetry tables.
     type: str

@@ -19,6 +19,8 @@ NAME = "secret_redis_flux_password"
 EXPORTER = "secret_redis_exporter_password"
 JOBS = "secret_flux_jobs_password"
 WRITER = "secret_flux_writer_password"
+REPLICATOR = "secret_flux_replicator_password"
+REWIND = "secret_flux_rewind_password"
 LOG = "/root/credential_client.log"
 # A client as a service is one: it logs in with what stands in its file, writes and reads. Ten times a second,
 # in Redis, in the database and in the database through the pool.
@@ -103,14 +105,18 @@ def login(vault: dict[str, str], name: str, user: str) -> str:
     return user + vault.get(f"{name}_suffix", "")
 
 
-def let_in(system: LabSystem, user: str, password: str) -> bool:
-    """Whether each database host lets a user in over TCP, asked on the hosts; they must agree."""
+def let_in(system: LabSystem, user: str, password: str, database: str = "flux") -> bool:
+    """Whether each database host lets a user in over TCP, asked on the hosts; they must agree.
+
+    Without a database it comes to replicate.
+    """
+    where = f"dbname={database}" if database else "replication=true"
     asked = [
         system.on_host(
             host,
             "sh",
             "-c",
-            f"PGPASSWORD={password} psql -XAtqw 'host=127.0.0.1 dbname=flux user={user}' -c 'SELECT 1'",
+            f"PGPASSWORD={password} psql -Xqw 'host=127.0.0.1 user={user} {where}' -c '\\q'",
             check=False,
         )
         for host in system.hosts("databases")
@@ -137,6 +143,7 @@ def test_passwords_are_rotated_under_clients_that_notice_nothing(flux_ha: LabSys
     before = values(flux_ha)
     old = before[NAME]
     names = ["redis_flux", "redis_backup", "postgresql_writer", "postgresql_jobs", "postgresql_operator"]
+    names += ["postgresql_replicator", "postgresql_rewind"]
     began = datetime.now(UTC)
     with in_use(flux_ha) as turns:
         play = flux_ha.playbook("security_rotate_keys", {"target": "all", "reason": "test", "names": names})
@@ -157,6 +164,13 @@ def test_passwords_are_rotated_under_clients_that_notice_nothing(flux_ha: LabSys
     assert login(after, WRITER, "flux_writer") in sessions
     cadence_s = 2
     assert longest_silence_s(flux_ha, began) < 1.5 * cadence_s
+    # The standby, too, follows by the other login; the failovers of the next tests go by it.
+    streams = flux_ha.psql(flux_ha.primary(), "SELECT usename, state FROM pg_stat_replication").splitlines()
+    assert streams == [f"{login(after, REPLICATOR, 'replicator')}|streaming"]
+    for name, user in ((REPLICATOR, "replicator"), (REWIND, "rewind")):
+        for vault, valid in ((before, False), (after, True)):
+            given = (login(vault, name, user), vault[name], "postgres" if user == "rewind" else "")
+            assert let_in(flux_ha, *given) == valid
     assert not [name for name in after if name.endswith(("_next", "_before"))]
     assert not accepted(flux_ha, "flux", old)
     assert accepted(flux_ha, "flux", after[NAME])

@@ -69,7 +69,22 @@ def test_a_role_without_a_declared_password_keeps_its_own() -> None:
 
 def test_a_role_that_rules_the_server_does_no_longer() -> None:
     found = SETTLED | {"writer": Found(verifier("in-use"), True, frozenset({"pg_monitor"}), ("superuser",))}
-    assert told(USER, found) == {"writer": ["is no longer superuser"]}
+    assert told(USER, found) == {"writer": ["loses superuser"]}
+
+
+def test_both_twins_replicate_where_that_is_declared_and_nobody_else_does() -> None:
+    replicator = {"name": "replicator", "password": "in-use", "password_other": "", "replication": True}
+    made = {"created", "may replicate"}
+    assert {name: made <= set(words) for name, words in told(replicator, {}).items()} == {
+        "replicator": True,
+        "replicator_b": True,
+    }
+    found = {
+        "replicator": Found(verifier("in-use"), True, frozenset(), ("replication",)),
+        "replicator_b": Found(None, False, frozenset({"replicator"})),
+    }
+    assert told(replicator, found) == {"replicator_b": ["may replicate"]}
+    assert told(replicator | {"replication": False}, found) == {"replicator": ["loses replication"]}
 
 
 @pytest.mark.parametrize(

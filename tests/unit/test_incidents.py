@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from module_runner import run_module
 
+from stationkeeper.audit.chain import Chain
+from stationkeeper.audit.paths import AuditPaths
 from stationkeeper.incidents.incident import Incident, IncidentError, number, opened, read, went_on
 from stationkeeper.incidents.report import Run, page, runs
 
@@ -161,3 +163,27 @@ def test_the_record_is_kept_by_the_module(tmp_path: Path) -> None:
     assert same["changed"] is False
     noted = run_module(tmp_path, "incident_record", {**given, "id": made["id"], "note": "by a key"})
     assert "anna: by a key" in noted["page"]
+
+
+def test_runs_of_a_chain_that_was_put_away_count_and_damaged_lines_are_told(tmp_path: Path) -> None:
+    chain = Chain(AuditPaths(tmp_path / "audit"))
+    detected = datetime.now(UTC) - timedelta(minutes=5)
+    for start, _, end in (records("security_preserve_evidence", ["hub"], ""), records("site", ["hub"], "")):
+        for one in (start, end):
+            chain.append(one["event"], one["run_id"], one["data"])
+        if start["run_id"].startswith("security"):
+            chain.archive("test")
+    lines = chain.paths.chain.read_bytes().splitlines(keepends=True)
+    chain.paths.chain.write_bytes(b"".join([lines[0], b'{"v": 1, "se\n', *lines[1:]]))
+    given = {
+        "directory": str(tmp_path / "incidents"),
+        "title": "eve",
+        "detected": detected.isoformat(),
+        "hosts": ["hub"],
+        "who": "anna",
+        "inventory": "i",
+    }
+    made = run_module(tmp_path, "incident_record", {**given, "audit": str(chain.paths.directory)})
+    assert "- [x] Preserve the evidence before anything is mended" in made["page"]
+    assert "- [x] Converge the hosts" in made["page"]
+    assert "**Damaged lines of the audit trail since then: 1.**" in made["page"]

@@ -87,7 +87,6 @@ def test_a_declaration_becomes_hosts() -> None:
     [
         ({"kind": "carrier pigeon"}, "a: no kind carrier pigeon, there is postgresql, redis"),
         ({"servers": ["none", "hub"]}, "no hosts in none, hub"),
-        ({"servers": []}, "no hosts in no group"),
         ({"servers": "hubs"}, "needs kind, variable, user, servers, clients"),
         ({"clients": "hubs"}, "needs kind, variable, user, servers, clients"),
         ({"variable": "secret_c"}, "the vault has no secret_c"),
@@ -96,6 +95,11 @@ def test_a_declaration_becomes_hosts() -> None:
 def test_a_declaration_that_makes_no_sense_is_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises((CredentialError, RotationError), match=words):
         rotations({"a": DECLARED["a"] | change}, GROUPS, SETTLED)
+
+
+def test_one_that_nobody_accepts_here_is_left_out() -> None:
+    unused = DECLARED["a"] | {"variable": "secret_c", "servers": []}
+    assert list(rotations(DECLARED | {"c": unused}, GROUPS, SETTLED)) == ["a"]
 
 
 def test_two_logins_of_postgresql_take_turns() -> None:

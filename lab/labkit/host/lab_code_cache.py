@@ -1,8 +1,9 @@
-"""Keep the compiled code of Ansible's modules on a lab host, which has many tasks to run on few processors.
+"""Keep the compiled code of Ansible's modules, where many tasks run on few processors.
 
 Ansible sends each module as a zip of sources, and Python compiles all of them anew for every task: two fifths
-of what a task costs a host. Here the compiled code is kept in memory by a hash of its source, for root alone.
-``lab_code_cache.pth`` loads this at each start of the system's Python.
+of what a task costs, since each is compiled once to be found and once to be loaded. Here the compiled code is
+kept in memory by a hash of its source, for root alone. ``lab_code_cache.pth`` loads this at each start of
+Python: of the system's on a lab host, and of the environment's on the machine that runs the lab.
 """
 
 # ruff: noqa: PTH103, PTH104, PTH123, S302
@@ -22,14 +23,21 @@ FOLDER = "/run/lab_code_cache"
 def install(folder: str) -> None:
     """Let zipimport look into ``folder`` before it compiles; what cannot be kept is compiled as ever."""
     compile_source = zipimport._compile_source  # type: ignore[attr-defined]
+    found: dict[bytes, CodeType] = {}
 
     def kept_or_compiled(pathname: str, source: bytes) -> CodeType:
-        file = f"{folder}/{_imp.source_hash(sys.hexversion, source).hex()}"
+        name = _imp.source_hash(sys.hexversion, source)
+        code = found.pop(name, None)
+        if code is None:
+            code = found[name] = kept(f"{folder}/{name.hex()}", pathname, source)
+        return code
+
+    def kept(file: str, pathname: str, source: bytes) -> CodeType:
         # A file that is cut short or not ours raises one of these.
         with contextlib.suppress(OSError, EOFError, ValueError, TypeError), open(file, "rb") as stored:
-            kept = marshal.load(stored)
-            if isinstance(kept, CodeType):
-                return kept
+            loaded = marshal.load(stored)
+            if isinstance(loaded, CodeType):
+                return loaded
         code: CodeType = compile_source(pathname, source)
         part = f"{file}.{os.getpid()}"
         with contextlib.suppress(OSError):

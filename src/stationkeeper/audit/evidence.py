@@ -37,12 +37,8 @@ def export(
     ``about`` says who asked for it and why. The caller holds the chain's lock. Raises EvidenceError when
     there is no record in that time, and OSError.
     """
-    chains = [*sorted(paths.archive.glob("*.jsonl")), paths.chain]
-    files: dict[str, bytes] = {}
-    for chain in chains:
-        lines = _within(chain, record.timestamp(since), record.timestamp(until))
-        if lines:
-            files[f"records/{chain.name}"] = b"".join(lines)
+    inside = lines_within(paths, since, until)
+    files = {f"records/{name}": b"".join(lines) for name, lines in inside.items()}
     if not files:
         raise EvidenceError(f"no record between {record.timestamp(since)} and {record.timestamp(until)}")
     files |= {f"keys/{path.name}": path.read_bytes() for path in sorted(paths.keys.glob("*.pub"))}
@@ -50,6 +46,23 @@ def export(
     files[MANIFEST] = _manifest(paths, _hashes(files), about, span)
     write_atomically(target, _packed(files))
     return check(target, paths.keys)
+
+
+def lines_within(paths: AuditPaths, since: datetime, until: datetime) -> dict[str, list[bytes]]:
+    """Return the lines from the first to the last record of a time, by the file's name, oldest file first.
+
+    The chains that were put away are read, too. A line that is no record stays between its neighbours: the
+    check tells of it. Raises OSError.
+    """
+    # The text of a time sorts as the time does.
+    first, end = record.timestamp(since), record.timestamp(until)
+    found = {}
+    for chain in [*sorted(paths.archive.glob("*.jsonl")), paths.chain]:
+        lines = chain.read_bytes().splitlines(keepends=True) if chain.exists() else []
+        inside = [number for number, line in enumerate(lines) if first <= _time(line) < end]
+        if inside:
+            found[chain.name] = lines[inside[0] : inside[-1] + 1]
+    return found
 
 
 def seal(paths: AuditPaths, folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
@@ -126,18 +139,6 @@ def _manifest(
     }
     manifest["sig"] = signer.sign(_statement(manifest))
     return record.canonical(manifest) + b"\n"
-
-
-def _within(chain: Path, since: str, until: str) -> list[bytes]:
-    """Return the lines from the first to the last record of a time; the text of a time sorts as it does.
-
-    A line that is no record stays between its neighbours: the check tells of it.
-    """
-    if not chain.exists():
-        return []
-    lines = chain.read_bytes().splitlines(keepends=True)
-    inside = [number for number, line in enumerate(lines) if since <= _time(line) < until]
-    return lines[inside[0] : inside[-1] + 1] if inside else []
 
 
 def _time(line: bytes) -> str:

@@ -239,3 +239,4 @@ class Database(Section):
     password: str = Field(default="", repr=False)
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     sslrootcert: str | None = None
+    channel_binding: Literal["disable", "prefer", "require"] = "prefer"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .connection import DEFAULT_PORT, SSL_MODES
+from .connection import CHANNEL_BINDINGS, DEFAULT_PORT, SSL_MODES
 
 DATABASE: dict[str, Any] = {
     "hosts": {"type": "list", "elements": "str", "required": True},
@@ -19,6 +19,7 @@ DATABASE: dict[str, Any] = {
     "password": {"type": "str", "no_log": True},
     "sslmode": {"type": "str", "default": "prefer", "choices": list(SSL_MODES)},
     "sslrootcert": {"type": "path"},
+    "channel_binding": {"type": "str", "default": "prefer", "choices": list(CHANNEL_BINDINGS)},
 }
 
 # The same for a module that runs on the database host, option by option.
@@ -29,6 +30,7 @@ DATABASE_HOST: dict[str, Any] = {
     "user": {"type": "str", "default": "postgres"},
     "password": DATABASE["password"],
     "sslmode": DATABASE["sslmode"],
+    "channel_binding": DATABASE["channel_binding"],
 }
 
 

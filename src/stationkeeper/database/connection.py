@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 (psycopg2 names the class so)
 
+# With `require` a client goes on only with the server that knows its password and at which its TLS ends;
+# another cannot even ask for the password. It needs no authority, but no pool between: PgBouncer lacks it.
+CHANNEL_BINDINGS = ("disable", "prefer", "require")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 DEFAULT_PORT = 5432
@@ -32,9 +35,9 @@ def parameters(
     """Translate settings to libpq parameters.
 
     ``settings`` has ``hosts`` (a list of names, addresses or socket directories), ``name`` (of the database),
-    ``user``, and optionally ``port``, ``password``, ``sslmode`` (``prefer``), ``sslrootcert``, and
-    ``application_name`` instead of the caller's. Time-outs are in seconds and hold for each host. Raises
-    SettingsError.
+    ``user``, and optionally ``port``, ``password``, ``sslmode`` (``prefer``), ``sslrootcert``,
+    ``channel_binding`` (``prefer``), and ``application_name`` instead of the caller's. Time-outs are in
+    seconds and hold for each host. Raises SettingsError.
     """
     hosts = settings.get("hosts")
     if isinstance(hosts, str) or not hosts:
@@ -45,6 +48,10 @@ def parameters(
     sslmode = str(settings.get("sslmode") or "prefer")
     if sslmode not in SSL_MODES:
         raise SettingsError(f"database setting 'sslmode' is {sslmode!r}; use one of {', '.join(SSL_MODES)}")
+    binding = str(settings.get("channel_binding") or "prefer")
+    if binding not in CHANNEL_BINDINGS:
+        allowed = ", ".join(CHANNEL_BINDINGS)
+        raise SettingsError(f"database setting 'channel_binding' is {binding!r}; use one of {allowed}")
     if target_session_attrs not in SESSION_ATTRIBUTES:
         raise SettingsError(f"target_session_attrs {target_session_attrs!r} is unknown to libpq")
     result = {
@@ -53,6 +60,7 @@ def parameters(
         "dbname": str(settings["name"]),
         "user": str(settings["user"]),
         "sslmode": sslmode,
+        "channel_binding": binding,
         "application_name": str(settings.get("application_name") or application_name),
         "connect_timeout": str(connect_timeout_s),
         # Without it a cut cable is noticed after about 15 minutes, when TCP gives up.

@@ -38,11 +38,12 @@ class Login:
     groups: tuple[str, ...] = ()
     #: Whether a role that is there keeps the password that it has.
     keeps_password: bool = False
+    replication: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """One role as the cluster has it. ``attributes``: superuser, createdb, createrole, if it has them."""
+    """One role as the cluster has it. ``attributes`` are of superuser, createdb, createrole, replication."""
 
     verifier: str | None = field(repr=False)
     login: bool
@@ -57,6 +58,7 @@ class Change:
     login: Login
     create: bool = False
     may_log_in: bool = False
+    may_replicate: bool = False
     loses: tuple[str, ...] = ()
     password: bool = False
     join: tuple[str, ...] = ()
@@ -66,7 +68,9 @@ class Change:
         words = ["created"] if self.create else []
         if self.may_log_in:
             words.append("may log in" if self.login.login else "may no longer log in")
-        words += [f"is no longer {attribute}" for attribute in self.loses]
+        if self.may_replicate:
+            words.append("may replicate")
+        words += [f"loses {attribute}" for attribute in self.loses]
         if self.password:
             words.append("has another password" if self.login.password else "has no password")
         return words + [f"is a member of {group}" for group in self.join]
@@ -82,7 +86,7 @@ def logins(users: Iterable[Mapping[str, Any]]) -> list[Login]:
     found = []
     for user in users:
         name, password, other = user["name"], user.get("password"), user.get("password_other")
-        groups = tuple(user.get("groups") or ())
+        groups, replication = tuple(user.get("groups") or ()), bool(user.get("replication"))
         for given in (password, other):
             if given and not (given.isascii() and given.isprintable()):
                 raise LoginError(
@@ -90,7 +94,10 @@ def logins(users: Iterable[Mapping[str, Any]]) -> list[Login]:
                 )
         if other is None:
             may = user.get("login") is not False
-            found.append(Login(name, password or None, may, groups, keeps_password=password is None))
+            keeps = password is None
+            found.append(
+                Login(name, password or None, may, groups, keeps_password=keeps, replication=replication)
+            )
             continue
         if not password:
             raise LoginError(f"{name} has password_other, so it needs a password, too")
@@ -98,7 +105,14 @@ def logins(users: Iterable[Mapping[str, Any]]) -> list[Login]:
             raise LoginError(f"both logins of {name} would have one password, so neither could be refused")
         by_suffix = {"": password, TWIN: other} if not user.get("suffix") else {"": other, TWIN: password}
         found += [
-            Login(name + suffix, value or None, bool(value), (name,) if suffix else groups)
+            # Unlike all other rights this one is not had as a member.
+            Login(
+                name + suffix,
+                value or None,
+                bool(value),
+                (name,) if suffix else groups,
+                replication=replication,
+            )
             for suffix, value in by_suffix.items()
         ]
     return found
@@ -111,12 +125,19 @@ def changes(wanted: Iterable[Login], found: Mapping[str, Found]) -> list[Change]
 
 def _change(login: Login, found: Found | None) -> Change:
     if found is None:
-        return Change(login, create=True, password=login.password is not None, join=login.groups)
+        return Change(
+            login,
+            create=True,
+            may_replicate=login.replication,
+            password=login.password is not None,
+            join=login.groups,
+        )
     same = found.verifier is None if login.password is None else matches(found.verifier, login.password)
     return Change(
         login,
         may_log_in=found.login != login.login,
-        loses=found.attributes,
+        may_replicate=login.replication and "replication" not in found.attributes,
+        loses=tuple(one for one in found.attributes if not (login.replication and one == "replication")),
         password=not (same or login.keeps_password),
         join=tuple(group for group in login.groups if group not in found.groups),
     )

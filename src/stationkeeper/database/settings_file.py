@@ -9,6 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+# What libpq calls as we do.
+_SAME = ("user", "password", "sslmode", "sslrootcert", "channel_binding")
+
 
 class SettingsFileError(Exception):
     """The file cannot be used; the message names it and shows nothing of its content."""
@@ -64,5 +67,5 @@ def _from_libpq(path: Path, text: str) -> dict[str, Any]:
         "hosts": [host for host in str(parsed.get("host", "")).split(",") if host],
         "port": int(ports.pop()) if ports else None,
         "name": parsed.get("dbname"),
-        **{key: parsed[key] for key in ("user", "password", "sslmode", "sslrootcert") if key in parsed},
+        **{key: parsed[key] for key in _SAME if key in parsed},
     }

@@ -52,8 +52,8 @@ def runs(records: Iterable[Mapping[str, Any]], since: str) -> list[Run]:
     return list(found.values())
 
 
-def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str) -> str:
-    """Return the page in Markdown."""
+def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str, damaged: int = 0) -> str:
+    """Return the page in Markdown; ``damaged`` lines of the audit trail could not be read."""
     detected = datetime.fromisoformat(incident.detected)
     end = datetime.fromisoformat(incident.closed) if incident.closed else now
     lines = [
@@ -68,6 +68,7 @@ def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str)
         f"| Status | {'closed ' + _clock(end) if incident.closed else 'open, in ' + incident.phase} |",
         f"| Cause | {incident.cause or 'to be determined'} |",
         "",
+        *_warning(damaged, inventory),
         "## What comes next" if not incident.closed else "## What was done of what the procedure asks",
         "",
     ]
@@ -76,6 +77,16 @@ def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str)
     lines += ["## Timeline", ""]
     lines += [f"- {_clock(at)} {text}" for at, text in sorted(_timeline(incident, done, detected))]
     return "\n".join(lines) + "\n"
+
+
+def _warning(damaged: int, inventory: str) -> list[str]:
+    if not damaged:
+        return []
+    return [
+        f"**Damaged lines of the audit trail since then: {damaged}.** This page may lack runs. Find out by",
+        f"`ansible-playbook -i {inventory} playbooks/audit_verify.yml`.",
+        "",
+    ]
 
 
 def _phase(

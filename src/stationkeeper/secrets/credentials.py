@@ -5,6 +5,9 @@ A declaration names the secret's variable, who accepts it (``servers``, groups) 
 
     redis_flux: {kind: redis, variable: secret_redis_flux_password, user: flux, servers: [hubs],
                  clients: {hubs: [telemetry_jobs]}}
+
+One without servers is not used in the inventory and left out. ``database`` says where a login of PostgreSQL
+is tried, when that is not the system's own.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class Rotation:
     clients: Mapping[str, tuple[str, ...]]
     phase: Phase
     since: str
+    database: str = ""
 
     @property
     def next_suffix(self) -> str:
@@ -56,7 +60,11 @@ def rotations(
     declared: Mapping[str, Any], groups: Mapping[str, Sequence[str]], values: Mapping[str, str]
 ) -> dict[str, Rotation]:
     """Return every declared credential, as the vault has it. Raises RotationError, CredentialError."""
-    return {name: _rotation(name, one, groups, values) for name, one in declared.items()}
+    return {
+        name: _rotation(name, one, groups, values)
+        for name, one in declared.items()
+        if not (isinstance(one, Mapping) and one.get("servers") == [])
+    }
 
 
 def wanted(found: Mapping[str, Rotation], names: Sequence[str]) -> dict[str, Rotation]:
@@ -150,9 +158,7 @@ def _rotation(
         )
     servers = tuple(dict.fromkeys(host for group in one["servers"] for host in groups.get(group, ())))
     if not servers:
-        raise CredentialError(
-            f"stationkeeper_rotations.{name}: no hosts in {', '.join(one['servers']) or 'no group'}"
-        )
+        raise CredentialError(f"stationkeeper_rotations.{name}: no hosts in {', '.join(one['servers'])}")
     clients: dict[str, tuple[str, ...]] = {}
     for group, roles in one["clients"].items():
         for host in groups.get(group, ()):
@@ -170,4 +176,5 @@ def _rotation(
         clients,
         phase(values, variable),
         since(values, variable),
+        one.get("database", ""),
     )

@@ -170,7 +170,7 @@ class Guard:
     def _ask(self, peer: Mapping[str, str]) -> Peer:
         """Ask a peer over the replication protocol, for which the host has a password."""
         dsn = f"host={peer['address']} port={self.settings['port']} user={self.settings['user']} "
-        dsn += "dbname=postgres replication=1 sslmode=require connect_timeout=3"
+        dsn += "dbname=postgres replication=1 sslmode=require channel_binding=require connect_timeout=3"
         try:
             timeline = int(psql("IDENTIFY_SYSTEM", dsn).split("|")[1])
             standby = psql("SHOW in_hot_standby", dsn) == "on"

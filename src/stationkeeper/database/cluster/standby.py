@@ -42,8 +42,9 @@ class Wanted:
 
     def source(self, user: str, **more: str) -> str:
         """Return libpq's address of the primary."""
-        words = {"host": self.primary, "port": self.port, "user": user, "sslmode": "require", **more}
-        return " ".join(f"{key}={value}" for key, value in {**words, "connect_timeout": "5"}.items())
+        words = {"host": self.primary, "port": self.port, "user": user, **more}
+        words |= {"sslmode": "require", "channel_binding": "require", "connect_timeout": "5"}
+        return " ".join(f"{key}={value}" for key, value in words.items())
 
 
 @dataclass
