@@ -36,11 +36,12 @@ def test_the_jobs_in_the_database_are_skipped_on_the_standby(flux_ha: LabSystem)
         assert flux_ha.on_host(host, *show).stdout.strip() == result
 
 
-def test_every_unit_that_this_repository_makes_is_in_a_sandbox(flux_ha: LabSystem) -> None:
+def test_every_unit_that_this_repository_makes_or_confines_is_in_a_sandbox(flux_ha: LabSystem) -> None:
     # Files only: what systemd links there is Debian's.
     ask = (
         "cd /etc/systemd/system; "
-        "for file in $(find . -maxdepth 1 -type f -name '*.service' -printf '%f '); do "
+        "for file in $(find . -maxdepth 1 -type f -name '*.service' -printf '%f ')"
+        " $(ls -d *.service.d/50-sandbox.conf | cut -d. -f1 | sed s/$/.service/); do "
         'systemd-analyze security --no-pager "$(echo "$file" | sed s/@/@x/)"; done'
     )
     found = {
@@ -51,4 +52,5 @@ def test_every_unit_that_this_repository_makes_is_in_a_sandbox(flux_ha: LabSyste
         )
     }
     assert len(found) > 10
+    assert found.keys() >= {"haproxy.service on fluxhub", "prometheus-node-exporter.service on wlce"}
     assert {unit: exposure for unit, exposure in found.items() if exposure >= 3.0} == {}
