@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: incident_record
 short_description: Open an incident, go on with it, close it
 description:
-  - Runs on the control node. Keeps C(incident.json) and, made anew each time from it and from the audit
-    trail, C(incident.md), below C(directory)/<id>.
-  - What the procedure asks for is ticked off by the runs that the audit trail has since the detection, host
-    by host. What is missing stands there as the command to type.
+  - Runs on the control node. Keeps C(incident.json) and, made anew each time from it, from the audit trail
+    and from the alerts that fired, C(incident.md), below C(directory)/<id>.
+  - What the procedure for one of kind V(security) asks for is ticked off by the runs that the audit trail has
+    since the detection, host by host. What is missing stands there as the command to type.
 version_added: "0.7.0"
 author: Stationkeeper
 options:
@@ -22,8 +22,25 @@ options:
     description: The incident. A new one is opened when empty.
     type: str
     default: ""
+  kind:
+    description: Whether somebody got in (V(security)) or something does not work (V(service)), for a new one.
+    type: str
+    choices: [security, service]
+    default: security
   title:
     description: What happened, for a new one.
+    type: str
+    default: ""
+  service:
+    description: What does not work, for a new one.
+    type: str
+    default: ""
+  users:
+    description: Who notices, for a new one.
+    type: str
+    default: ""
+  description:
+    description: What is seen of it, for a new one.
     type: str
     default: ""
   detected:
@@ -49,6 +66,15 @@ options:
     description: Something to write down.
     type: str
     default: ""
+  action:
+    description: What was done by hand.
+    type: str
+    default: ""
+  follow_up:
+    description: What is still to be done when it is over.
+    type: list
+    elements: str
+    default: []
   cause:
     description: The cause, when it is known.
     type: str
@@ -65,6 +91,10 @@ options:
     description: The inventory, as commands shall name it.
     type: str
     required: true
+  prometheus:
+    description: Address of the Prometheus that knows the alerts. None are told when empty.
+    type: str
+    default: ""
   audit:
     description: Directory of the audit chain. That of C($STATIONKEEPER_STATE) when left out.
     type: path
@@ -106,19 +136,21 @@ path:
   type: str
 """
 
+import http.client
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 
 try:
     from stationkeeper.audit import record
     from stationkeeper.audit.evidence import lines_within
     from stationkeeper.audit.paths import AuditPaths
     from stationkeeper.files import write_atomically
-    from stationkeeper.incidents import incident
+    from stationkeeper.incidents import alerts, incident
     from stationkeeper.incidents.incident import ID, IncidentError
     from stationkeeper.incidents.report import page, runs
 except ImportError:
@@ -133,16 +165,23 @@ def main() -> None:
         argument_spec={
             "directory": {"type": "path", "required": True},
             "id": {"type": "str", "default": ""},
+            "kind": {"type": "str", "choices": ["security", "service"], "default": "security"},
             "title": {"type": "str", "default": ""},
+            "service": {"type": "str", "default": ""},
+            "users": {"type": "str", "default": ""},
+            "description": {"type": "str", "default": ""},
             "detected": {"type": "str", "default": ""},
             "severity": {"type": "str", "choices": severities, "default": ""},
             "hosts": {"type": "list", "elements": "str", "default": []},
             "phase": {"type": "str", "choices": phases, "default": ""},
             "note": {"type": "str", "default": ""},
+            "action": {"type": "str", "default": ""},
+            "follow_up": {"type": "list", "elements": "str", "default": []},
             "cause": {"type": "str", "default": ""},
             "close": {"type": "bool", "default": False},
             "who": {"type": "str", "required": True},
             "inventory": {"type": "str", "required": True},
+            "prometheus": {"type": "str", "default": ""},
             "audit": {"type": "path"},
         },
         supports_check_mode=True,
@@ -162,11 +201,15 @@ def main() -> None:
             given["hosts"],
             detected=given["detected"],
             now=now,
+            **{name: given[name] for name in ("kind", "service", "users", "description")},
         )
-        words = {name: given[name] for name in ("who", "hosts", "phase", "note", "cause", "close")}
+        names = ("who", "hosts", "phase", "note", "action", "cause", "follow_up", "close")
+        words = {name: given[name] for name in names}
         after = incident.went_on(known, now=now, severity=given["severity"] if before else "", **words)
         trail, damaged = _trail(AuditPaths.at(given["audit"]), after)
-        text = page(after, runs(trail, after.detected), now, given["inventory"], damaged)
+        fired = _fired(given["prometheus"], after, now)
+        done = runs(trail, after.detected)
+        text = page(after, done, now, given["inventory"], alerts=fired, damaged=damaged)
         path = directory / id / "incident.md"
         shown = path.read_text() if path.exists() else ""
         if not module.check_mode:
@@ -208,6 +251,19 @@ def _trail(paths: AuditPaths, known: Any) -> tuple[list[dict[str, Any]], int]:
             except record.RecordError:
                 damaged += 1
     return found, damaged
+
+
+def _fired(server: str, known: Any, now: datetime) -> Any:
+    """Return the alerts of the incident's time, or why they are not known: Prometheus may be what is down."""
+    if not server:
+        return ()
+    since = datetime.fromisoformat(known.detected)
+    until = datetime.fromisoformat(known.closed) if known.closed else now
+    try:
+        with open_url(alerts.request(server, since, until), timeout=10) as answer:
+            return alerts.alerts(json.load(answer), since, until)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{server} does not tell them ({error})"
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ SOURCES = {"prometheus": "prometheus", "flux-database": "grafana-postgresql-data
 # The telemetry tables as docs/architecture.md has them.
 TABLES = """
 CREATE SCHEMA flux;
+CREATE SCHEMA ops;
 CREATE TABLE flux.mg_device_registry (id uuid PRIMARY KEY, name text UNIQUE, type text, site text,
   profile text, cadence interval, active_from timestamptz, active_to timestamptz,
   metadata jsonb NOT NULL DEFAULT '{}');
@@ -85,6 +86,18 @@ INSERT INTO flux.mg_coverage_hourly (device_id, hour, rows, first_time, last_tim
   FROM generate_series(date_bin('1 hour', now() - interval '1 hour', timestamptz '2000-01-01 00:00:00+00'),
                        now(), interval '1 hour') AS hour;
 """
+# Runs of which three are drawn: not one that only reads, not a preview, not an end.
+_ANNA = {"who": {"person": "anna"}, "mode": "real", "reason": None}
+_EDGE = {"playbook": "edge_safe_mode", "runbook": {"area": "edge", "risk": "change"}}
+_STORM = {"reason": "storm", "extra_vars": {"target": "wlce"}}
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("START", _ANNA | _EDGE | _STORM),
+    ("END", _ANNA | _EDGE),
+    ("START", _ANNA | _EDGE | {"mode": "check"}),
+    ("START", _ANNA | {"playbook": "check_health", "runbook": {"area": "check", "risk": "read"}}),
+    ("START", _ANNA | {"playbook": "incident_open", "runbook": {"area": "incident", "risk": "read"}}),
+    ("START", _ANNA | {"playbook": "site", "runbook": {}}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +115,18 @@ def database(postgres_cluster: Any) -> psycopg2.extensions.connection:
     cursor = connection.cursor()
     cursor.execute("SET timezone = 'UTC'")
     cursor.execute(TABLES)
-    for statement in split((REPOSITORY / "migrations/flux/0007_gap_ledger.sql").read_text()):
-        if not statement.text.startswith("GRANT"):
-            cursor.execute(statement.text)
+    for migration in ("0003_ops_audit", "0007_gap_ledger"):
+        for statement in split((REPOSITORY / f"migrations/flux/{migration}.sql").read_text()):
+            if not statement.text.startswith("GRANT"):
+                cursor.execute(statement.text)
     cursor.execute(ROWS)
+    for number, (event, data) in enumerate(RUNS, start=1):
+        text = json.dumps({"node": "n", "run_id": f"run-{number}", "event": event, "data": data})
+        cursor.execute(
+            "INSERT INTO ops.audit (chain, seq, at, hash, record)"
+            " VALUES ('c', %s, now() - make_interval(mins => 10 - %s), repeat('0', 64), %s)",
+            (number, number, text),
+        )
     cursor.execute("SET default_transaction_read_only = on")
     return connection
 
@@ -162,7 +183,7 @@ def test_every_query_of_every_panel_is_offered_for_running() -> None:
         for panel in board["panels"]
         for target in panel["targets"]
     }
-    assert shown == {key for key in offered if key[0] != "alert rules"}
+    assert shown == {key for key in offered if key[0] not in {"alert rules", "all"}}
     assert len(offered) == len(list(queries()))
 
 
@@ -249,6 +270,20 @@ def test_the_ledger_shows_what_is_open_explained_and_recovered(
     # 30 rows of the 60 of the hour before this one.
     assert next(value for _, site, value in hours if site == "WLCE") == 50
     assert {value for _, site, value in hours if site == "HMCE"} == {0}
+
+
+def test_changes_and_incidents_are_drawn_over_every_dashboard(
+    database: psycopg2.extensions.connection,
+) -> None:
+    assert [row[1:] for row in answers(database, "Changes and incidents")] == [
+        ("anna ran edge_safe_mode wlce (storm)", "edge"),
+        ("anna ran incident_open", "incident"),
+        ("anna ran site", "site"),
+    ]
+    for board in DASHBOARDS:
+        (annotation,) = board["annotations"]["list"]
+        assert annotation["datasource"]["uid"] == "flux-database"
+        assert "ops.audit" in annotation["target"]["rawSql"]
 
 
 def test_an_unknown_variable_is_refused() -> None:

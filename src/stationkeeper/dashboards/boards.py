@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from stationkeeper.dashboards import coverage, fleet, gaps, station
+from stationkeeper.dashboards import changes, coverage, fleet, gaps, station
 from stationkeeper.dashboards.datasources import PROMETHEUS
 
 BOARDS: tuple[ModuleType, ...] = (fleet, station, coverage, gaps)
@@ -54,6 +54,7 @@ def build(board: ModuleType) -> Dashboard:
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .readonly()
         .with_variable(chosen)
+        .annotation(changes.annotation())
         .link(link)
     )
     for panel in board.panels():

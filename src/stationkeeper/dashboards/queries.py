@@ -10,7 +10,7 @@ from typing import Literal
 from grafana_foundation_sdk.models.dashboard import Panel
 from grafana_foundation_sdk.models.prometheus import Dataquery as PrometheusQuery
 
-from stationkeeper.dashboards import rules
+from stationkeeper.dashboards import changes, rules
 from stationkeeper.dashboards.boards import BOARDS
 from stationkeeper.dashboards.datasources import SqlQuery
 
@@ -34,12 +34,16 @@ class Query:
 
 
 def queries(sites: Sequence[str] = DEFAULT_SITES) -> Iterator[Query]:
-    """Yield the queries of all panels and alert rules, as Grafana sends them for ``sites`` and one hour."""
+    """Yield the queries of all panels, annotations and alert rules, as Grafana sends them.
+
+    They are for ``sites`` and one hour.
+    """
     for board in BOARDS:
         for placed in board.panels():
             panel: Panel = placed.build()
             for target in panel.targets or []:
                 yield _query(board.UID, panel.title or "", target, sites)
+    yield _query("all", changes.TITLE, changes.QUERY.build(), sites)
     for rule in rules.alert_rules():
         yield _query("alert rules", rule.title, rule.query, sites)
 

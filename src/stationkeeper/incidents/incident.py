@@ -1,6 +1,8 @@
 """One incident from its detection to its lessons. Pure logic.
 
-Source of the phases and their times: fulsk.md, Runbook: Security Incident Response.
+Somebody who got in (kind ``security``) is answered in phases; source of these and of their times: fulsk.md,
+Runbook: Security Incident Response. What does not work (kind ``service``) has none: smartgrid.md, Incident
+Communication.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 SEVERITIES = ("info", "warning", "high", "critical")
+KINDS = ("security", "service")
 ID = re.compile(r"INC-\d{4}-\d{2}-\d{2}-\d{3}")
 
 
@@ -122,17 +125,21 @@ _NAMES = tuple(phase.name for phase in PHASES)
 
 @dataclass(frozen=True)
 class Note:
-    """Something that somebody wrote down. ``at`` is RFC 3339 in UTC."""
+    """Something that somebody wrote down, or did by hand. ``at`` is RFC 3339 in UTC."""
 
     at: str
     who: str
     phase: str
     text: str
+    action: bool = False
 
 
 @dataclass(frozen=True)
 class Incident:
-    """What is known. Times are RFC 3339 in UTC; ``closed`` is empty while it is open."""
+    """What is known. Times are RFC 3339 in UTC; ``closed`` is empty while it is open.
+
+    Only one of kind ``security`` has a phase.
+    """
 
     id: str
     title: str
@@ -143,6 +150,11 @@ class Incident:
     cause: str = ""
     closed: str = ""
     notes: tuple[Note, ...] = ()
+    kind: str = KINDS[0]
+    service: str = ""
+    users: str = ""
+    description: str = ""
+    follow_up: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -152,8 +164,8 @@ class Incident:
 def read(data: Mapping[str, Any]) -> Incident:
     """Return the incident of `as_dict`. Raises IncidentError for something else."""
     try:
-        notes = tuple(Note(**note) for note in data["notes"])
-        return Incident(**{**data, "hosts": tuple(data["hosts"]), "notes": notes})
+        lists = {"hosts": tuple(data["hosts"]), "follow_up": tuple(data.get("follow_up", ()))}
+        return Incident(**{**data, **lists, "notes": tuple(Note(**note) for note in data["notes"])})
     except (KeyError, TypeError) as error:
         raise IncidentError(f"this is no incident of this version: {error}") from None
 
@@ -166,7 +178,17 @@ def number(existing: Iterable[str], now: datetime) -> str:
 
 
 def opened(
-    id: str, title: str, severity: str, hosts: Sequence[str], *, detected: str, now: datetime
+    id: str,
+    title: str,
+    severity: str,
+    hosts: Sequence[str],
+    *,
+    detected: str,
+    now: datetime,
+    kind: str = KINDS[0],
+    service: str = "",
+    users: str = "",
+    description: str = "",
 ) -> Incident:
     """Return a new incident. Raises IncidentError."""
     if not title.strip():
@@ -178,8 +200,19 @@ def opened(
     at = _moment(detected) if detected else now
     if at > now:
         raise IncidentError(f"detected is in the future: {detected}")
+    moment = at.astimezone(UTC).isoformat(timespec="seconds")
+    phase = _NAMES[0] if kind == "security" else ""
     return Incident(
-        id, title.strip(), severity, at.astimezone(UTC).isoformat(timespec="seconds"), tuple(hosts)
+        id,
+        title.strip(),
+        severity,
+        moment,
+        tuple(hosts),
+        phase,
+        kind=kind,
+        service=service,
+        users=users,
+        description=description,
     )
 
 
@@ -191,8 +224,10 @@ def went_on(
     hosts: Sequence[str] = (),
     phase: str = "",
     note: str = "",
+    action: str = "",
     severity: str = "",
     cause: str = "",
+    follow_up: Sequence[str] = (),
     close: bool = False,
 ) -> Incident:
     """Return the incident with what was added. Raises IncidentError: then nothing is."""
@@ -200,6 +235,8 @@ def went_on(
         raise IncidentError(f"{incident.id} was closed at {incident.closed}: open a new one")
     if phase and phase not in _NAMES:
         raise IncidentError(f"phase is one of {', '.join(_NAMES)}")
+    if phase and incident.kind != "security":
+        raise IncidentError(f"{incident.id} is of kind {incident.kind}, which has no phases")
     if severity and severity not in SEVERITIES:
         raise IncidentError(f"severity is one of {', '.join(SEVERITIES)}")
     if close and not (cause or incident.cause):
@@ -211,6 +248,7 @@ def went_on(
         phase=phase or incident.phase,
         severity=severity or incident.severity,
         cause=cause or incident.cause,
+        follow_up=tuple(dict.fromkeys((*incident.follow_up, *follow_up))),
     )
     added = []
     if after.phase != incident.phase:
@@ -226,7 +264,9 @@ def went_on(
     if close:
         after = replace(after, closed=at)
         added.append("closed")
-    notes = tuple(Note(at, who, after.phase, text) for text in added)
+    notes = [Note(at, who, after.phase, text) for text in added]
+    if action.strip():
+        notes.insert(0, Note(at, who, after.phase, action.strip(), action=True))
     return replace(after, notes=(*incident.notes, *notes))
 
 

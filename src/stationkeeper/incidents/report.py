@@ -1,6 +1,6 @@
 """An incident as a page: what happened when, what was done on which host, what comes next. Pure logic.
 
-Its head follows smartgrid.md, Incident Notification Template.
+Source of the form: smartgrid.md, Incident Notification Template.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from stationkeeper.incidents.alerts import Alert
 from stationkeeper.incidents.incident import PHASES, Incident, Phase, Step
+
+# Runbooks that only write about incidents.
+_ABOUT_IT = ("security_incident", "incident_open", "incident_note", "incident_close")
 
 
 @dataclass(frozen=True)
@@ -52,31 +56,70 @@ def runs(records: Iterable[Mapping[str, Any]], since: str) -> list[Run]:
     return list(found.values())
 
 
-def page(incident: Incident, done: Sequence[Run], now: datetime, inventory: str, damaged: int = 0) -> str:
-    """Return the page in Markdown; ``damaged`` lines of the audit trail could not be read."""
+def page(
+    incident: Incident,
+    done: Sequence[Run],
+    now: datetime,
+    inventory: str,
+    *,
+    alerts: Sequence[Alert] | str = (),
+    damaged: int = 0,
+) -> str:
+    """Return the page in Markdown.
+
+    ``alerts`` are those of its time, or why they are not known; ``damaged`` counts the lines of the audit
+    trail that could not be read.
+    """
+    known = [] if isinstance(alerts, str) else alerts
+    lines = [f"# {incident.id}: {incident.title}", "", *_head(incident, now), ""]
+    if isinstance(alerts, str):
+        lines += [f"**The alerts of its time are not known**: {alerts}.", ""]
+    lines += _warning(damaged, inventory)
+    lines += _procedure(incident, done, now, inventory) if incident.kind == "security" else _told(incident)
+    lines += ["## Timeline", ""]
+    lines += [f"- {_clock(at)} {text}" for at, text in sorted(_timeline(incident, done, known))]
+    return "\n".join(lines) + "\n"
+
+
+def _head(incident: Incident, now: datetime) -> list[str]:
     detected = datetime.fromisoformat(incident.detected)
     end = datetime.fromisoformat(incident.closed) if incident.closed else now
+    phase = f", in {incident.phase}" if incident.phase else ""
+    rows = {
+        "Severity": incident.severity,
+        "Service": incident.service,
+        "Detected": _clock(detected),
+        "Duration": _span(end - detected),
+        "Users affected": incident.users,
+        "Hosts": ", ".join(incident.hosts) or "none named",
+        "Status": f"closed {_clock(end)}" if incident.closed else f"open{phase}",
+        "Cause": incident.cause or "to be determined",
+    }
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items() if value)]
+
+
+def _told(incident: Incident) -> list[str]:
+    """Return what people said of it: the description, what was done by hand, what is still to be done."""
+    actions = [note for note in incident.notes if note.action]
+    lines = ["## Description", "", incident.description or incident.title, "", "## Actions taken", ""]
+    lines += [
+        f"{number}. {note.text} ({note.who}, {_clock(datetime.fromisoformat(note.at))})"
+        for number, note in enumerate(actions, start=1)
+    ] or ["None was written down; the timeline has the runs."]
+    if incident.follow_up:
+        lines += ["", "## Follow-up", "", *(f"- [ ] {text}" for text in incident.follow_up)]
+    return [*lines, ""]
+
+
+def _procedure(incident: Incident, done: Sequence[Run], now: datetime, inventory: str) -> list[str]:
+    """Return the phases, with what the audit trail says was done of them."""
     lines = [
-        f"# {incident.id}: {incident.title}",
-        "",
-        "| | |",
-        "| --- | --- |",
-        f"| Severity | {incident.severity} |",
-        f"| Detected | {_clock(detected)} |",
-        f"| Duration | {_span(end - detected)} |",
-        f"| Hosts | {', '.join(incident.hosts) or 'none named'} |",
-        f"| Status | {'closed ' + _clock(end) if incident.closed else 'open, in ' + incident.phase} |",
-        f"| Cause | {incident.cause or 'to be determined'} |",
-        "",
-        *_warning(damaged, inventory),
         "## What comes next" if not incident.closed else "## What was done of what the procedure asks",
         "",
     ]
     for phase in PHASES:
         lines += _phase(incident, phase, done, now=now, inventory=inventory)
-    lines += ["## Timeline", ""]
-    lines += [f"- {_clock(at)} {text}" for at, text in sorted(_timeline(incident, done, detected))]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _warning(damaged: int, inventory: str) -> list[str]:
@@ -117,19 +160,25 @@ def _step(incident: Incident, step: Step, done: Sequence[Run], inventory: str) -
     return [f"- [ ] {step.text}{some}:", f"  `{command}`"]
 
 
-def _timeline(incident: Incident, done: Iterable[Run], detected: datetime) -> Iterable[tuple[datetime, str]]:
-    yield detected, "detected"
+def _timeline(
+    incident: Incident, done: Iterable[Run], alerts: Iterable[Alert]
+) -> Iterable[tuple[datetime, str]]:
+    yield datetime.fromisoformat(incident.detected), "detected"
     for note in incident.notes:
         yield datetime.fromisoformat(note.at), f"{note.who}: {note.text}"
     until = datetime.fromisoformat(incident.closed) if incident.closed else datetime.max.replace(tzinfo=UTC)
     for run in done:
         at = datetime.fromisoformat(run.at)
         # Asking is no news, and what came after it is another story.
-        if at > until or run.playbook == "security_incident":
+        if at > until or run.playbook in _ABOUT_IT:
             continue
         how = "preview" if run.check else run.outcome or "runs, or ended without a word"
         why = f", {run.reason}" if run.reason else ""
         yield at, f"{run.who} ran {run.playbook} {run.target}".rstrip() + f" ({how}{why})"
+    for alert in alerts:
+        yield alert.since, f"alert {alert.name}{alert.where}: firing ({alert.severity})"
+        if alert.until:
+            yield alert.until, f"alert {alert.name}{alert.where}: over"
 
 
 def _clock(at: datetime) -> str:
