@@ -1,0 +1,18 @@
+"""What the journals of hosts tell, by the runbooks."""
+
+from __future__ import annotations
+
+import re
+
+from system import LabSystem
+
+
+def test_errors_are_counted_by_what_they_say(flux: LabSystem) -> None:
+    station = flux.stations[0]
+    for number in (1, 2, 3):
+        flux.on_host(station, "logger", "--priority=user.err", f"inverter {number} of the test is broken")
+    flux.on_host(station, "logger", "--priority=user.info", "inverter 4 of the test is well")
+    play = flux.playbook("log_errors", {"target": station, "hours": 1})
+    assert play.code == 0, play.output[-3000:]
+    assert re.search(r" 3 × \S+, last \S+: inverter 3 of the test is broken", play.output)
+    assert "is well" not in play.output
