@@ -14,5 +14,5 @@ def test_errors_are_counted_by_what_they_say(flux: LabSystem) -> None:
     flux.on_host(station, "logger", "--priority=user.info", "inverter 4 of the test is well")
     play = flux.playbook("log_errors", {"target": station, "hours": 1})
     assert play.code == 0, play.output[-3000:]
-    assert re.search(r" 3 × \S+, last \S+: inverter 3 of the test is broken", play.output)
+    assert re.search(r" 3 x \S+, last \S+: inverter 3 of the test is broken", play.output)
     assert "is well" not in play.output
