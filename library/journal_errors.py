@@ -63,11 +63,10 @@ kinds:
   type: int
 """
 
-import subprocess
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.stationkeeper.audit.redact import Redactor
 from ansible.module_utils.stationkeeper.logs.errors import grouped
+from ansible.module_utils.stationkeeper.logs.journal import JournalError, lines
 
 _FIELDS = "MESSAGE,PRIORITY,_SYSTEMD_UNIT,SYSLOG_IDENTIFIER"
 
@@ -84,23 +83,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    if given["hours"] <= 0 or given["limit"] < 1:
-        module.fail_json(msg="hours is more than 0, and limit is at least 1")
+    if given["limit"] < 1:
+        module.fail_json(msg="limit is at least 1")
     program = module.get_bin_path("journalctl", required=True)
-    command = [program, "--quiet", "--no-pager", "--output=json", f"--output-fields={_FIELDS}"]
-    command += [f"--since=-{given['hours'] * 3600:.0f}s", *(f"--unit={unit}" for unit in given["units"])]
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as journal:
-            assert journal.stdout is not None
-            assert journal.stderr is not None
-            groups = grouped(journal.stdout, Redactor(given["known"]))
-            said = journal.stderr.read().strip()
-    except OSError as error:
-        module.fail_json(msg=f"the journal cannot be read: {error}")
-    if journal.returncode != 0:
-        module.fail_json(
-            msg=f"the journal cannot be read: {said or f'journalctl ended with {journal.returncode}'}"
-        )
+        groups = grouped(lines(program, given["hours"], given["units"], _FIELDS), Redactor(given["known"]))
+    except JournalError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,
         groups=[one.as_dict() for one in groups[: given["limit"]]],

@@ -16,3 +16,10 @@ def test_errors_are_counted_by_what_they_say(flux: LabSystem) -> None:
     assert play.code == 0, play.output[-3000:]
     assert re.search(r" 3 x \S+, last \S+: inverter 3 of the test is broken", play.output)
     assert "is well" not in play.output
+
+
+def test_cycles_are_told_of_every_device(flux: LabSystem) -> None:
+    play = flux.playbook("log_cycle_time", {"target": "all"})
+    assert play.code == 0, play.output[-3000:]
+    for station in flux.stations:
+        assert re.search(rf"{station.upper()}-BESS-01: \d+ cycles, mean 0.\d+ s, max", play.output)

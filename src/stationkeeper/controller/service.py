@@ -346,12 +346,12 @@ class Service:
     def _summarise(self) -> None:
         """Log the cycle times, once a minute."""
         for loop in self._loops:
-            cycles_s, loop.cycles_s = loop.cycles_s or [0.0], []
+            cycles_s, loop.cycles_s = loop.cycles_s, []
             LOG.info(
                 "%s: cycle_time mean=%.3fs max=%.3fs cycles=%d",
                 loop.device.name,
-                sum(cycles_s) / len(cycles_s),
-                max(cycles_s),
+                sum(cycles_s) / max(len(cycles_s), 1),
+                max(cycles_s, default=0.0),
                 len(cycles_s),
             )
 

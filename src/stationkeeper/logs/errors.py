@@ -5,7 +5,6 @@ Standard library only: Ansible ships this file with the module that uses it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..audit.redact import Redactor
+from .journal import message, parsed
 
 #: What syslog calls err, crit, alert and emerg.
 _ERROR = 3
@@ -24,6 +24,11 @@ _LEVEL = re.compile(
 )
 _ERROR_LEVELS = {"ERROR", "CRITICAL", "FATAL", "PANIC"}
 _SEARCHED = 200
+_UNREADABLE = {
+    "MESSAGE": "a line of the journal cannot be read",
+    "PRIORITY": "3",
+    "_SYSTEMD_UNIT": "journal",
+}
 # What differs between two messages of one kind.
 _VARIABLE = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), "…"),
@@ -56,41 +61,31 @@ def grouped(lines: Iterable[str], redactor: Redactor) -> list[Group]:
     found: dict[tuple[str, str], Group] = {}
     for line in lines:
         try:
-            entry = json.loads(line)
-            moment = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, UTC)
-        except (ValueError, KeyError, TypeError):
-            entry = {"MESSAGE": "a line of the journal cannot be read", "PRIORITY": "3"}
-            entry |= {"_SYSTEMD_UNIT": "journal"}
-            moment = datetime.fromtimestamp(0, UTC)
-        message = _text(entry.get("MESSAGE"))
-        if not is_error(str(entry.get("PRIORITY", "6")), message):
+            moment, entry = parsed(line)
+        except ValueError:
+            moment, entry = datetime.fromtimestamp(0, UTC), _UNREADABLE
+        text = message(entry)
+        if not is_error(str(entry.get("PRIORITY", "6")), text):
             continue
         unit = str(entry.get("_SYSTEMD_UNIT") or entry.get("SYSLOG_IDENTIFIER") or "kernel")
         at = moment.isoformat(timespec="seconds")
-        group = found.setdefault((unit, shape(message)), Group(unit, "", 0, at, at))
+        group = found.setdefault((unit, shape(text)), Group(unit, "", 0, at, at))
         group.count += 1
-        group.message, group.last = redactor.text(message.strip(), _SHOWN), at
+        group.message, group.last = redactor.text(text.strip(), _SHOWN), at
     return sorted(found.values(), key=lambda one: (-one.count, one.unit, one.message))
 
 
-def is_error(priority: str, message: str) -> bool:
+def is_error(priority: str, text: str) -> bool:
     """Whether an entry is an error, by its priority or by the first level that its message names."""
     if priority.isdigit() and int(priority) <= _ERROR:
         return True
-    level = _LEVEL.search(message, 0, _SEARCHED)
+    level = _LEVEL.search(text, 0, _SEARCHED)
     return level is not None and (level[1] or level[2]).upper() in _ERROR_LEVELS
 
 
-def shape(message: str) -> str:
+def shape(text: str) -> str:
     """Return what messages of one kind have in common."""
-    first = message.strip().partition("\n")[0]
+    first = text.strip().partition("\n")[0]
     for pattern, replacement in _VARIABLE:
         first = pattern.sub(replacement, first)
     return first[:_SHOWN]
-
-
-def _text(message: Any) -> str:
-    """Return the text of a message; the journal gives bytes that are no text as numbers, long ones not."""
-    if isinstance(message, list):
-        return bytes(one for one in message if isinstance(one, int)).decode(errors="replace")
-    return str(message) if message is not None else "(too long for the journal's own answer)"

@@ -1,4 +1,4 @@
-"""Errors of a journal: which entries are some, which are of one kind, and what is never shown."""
+"""What journals tell: which entries are errors and of one kind, what is never shown, how long cycles took."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from module_runner import run_module
 
 from stationkeeper.audit.redact import Redactor
+from stationkeeper.logs.cycles import devices
 from stationkeeper.logs.errors import grouped, is_error, shape
 
 
@@ -114,3 +115,25 @@ def test_a_journal_that_cannot_be_read_is_no_journal_without_errors(tmp_path: Pa
     assert "the journal cannot be read" in refused["msg"]
     assert "No such file" in refused["msg"]
     assert "hours is more than 0" in run_module(tmp_path, "journal_errors", {"hours": 0})["msg"]
+
+
+def test_cycles_are_added_up_and_a_slow_one_is_told() -> None:
+    said = "INFO stationkeeper.controller.service: {}: cycle_time mean={}s max={}s cycles={}"
+    lines = [
+        entry(said.format("B", "0.010", "0.020", 30), second=0),
+        entry(said.format("B", "0.040", "2.500", 10), second=60),
+        entry(said.format("M", "0.005", "0.006", 30), second=60),
+        entry("something else", second=61),
+    ]
+    battery, meter, silent = (one.as_dict() for one in devices(lines, {"B": 2, "M": 2, "S": 2}))
+    assert (battery["cycles"], battery["mean_s"], battery["max_s"]) == (40, 0.0175, 2.5)
+    assert (battery["slow"], battery["slowest_at"]) == (True, "2026-11-18T11:07:40+00:00")
+    assert (meter["slow"], meter["max_s"]) == (False, 0.006)
+    assert (silent["cycles"], silent["slow"]) == (0, False)
+
+
+def test_the_module_of_cycles(tmp_path: Path, journal: Path) -> None:
+    journal.write_text(entry("INFO x: B: cycle_time mean=0.1s max=0.2s cycles=3") + "\n")
+    found = run_module(tmp_path, "journal_cycle_time", {"hours": 1, "cadences": {"B": 2}})
+    assert [(one["device"], one["cycles"], one["slow"]) for one in found["devices"]] == [("B", 3, False)]
+    assert "--unit=bess_controller.service" in (tmp_path / "asked").read_text()
