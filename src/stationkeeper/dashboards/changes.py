@@ -16,7 +16,7 @@ QUERY = sql(
            coalesce(data #>> '{runbook,area}', 'site') AS tags
     FROM ops.audit
     WHERE event = 'START' AND data ->> 'mode' = 'real' AND $__timeFilter(at)
-      AND (data #>> '{runbook,risk}' IS DISTINCT FROM 'read' OR data ->> 'playbook' LIKE '%incident%')
+      AND (data #>> '{runbook,risk}' IS DISTINCT FROM 'read' OR data ->> 'playbook' ~ 'incident')
     ORDER BY at
     """
 )
