@@ -88,15 +88,21 @@ INSERT INTO flux.mg_coverage_hourly (device_id, hour, rows, first_time, last_tim
 """
 # Runs of which three are drawn: not one that only reads, not a preview, not an end.
 _ANNA = {"who": {"person": "anna"}, "mode": "real", "reason": None}
-_EDGE = {"playbook": "edge_safe_mode", "runbook": {"area": "edge", "risk": "change"}}
+_EDGE = {"playbook": "playbooks/edge_safe_mode.yml", "runbook": {"area": "edge", "risk": "change"}}
 _STORM = {"reason": "storm", "extra_vars": {"target": "wlce"}}
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("START", _ANNA | _EDGE | _STORM),
     ("END", _ANNA | _EDGE),
     ("START", _ANNA | _EDGE | {"mode": "check"}),
-    ("START", _ANNA | {"playbook": "check_health", "runbook": {"area": "check", "risk": "read"}}),
-    ("START", _ANNA | {"playbook": "incident_open", "runbook": {"area": "incident", "risk": "read"}}),
-    ("START", _ANNA | {"playbook": "site", "runbook": {}}),
+    (
+        "START",
+        _ANNA | {"playbook": "playbooks/check_health.yml", "runbook": {"area": "check", "risk": "read"}},
+    ),
+    (
+        "START",
+        _ANNA | {"playbook": "playbooks/incident_open.yml", "runbook": {"area": "incident", "risk": "read"}},
+    ),
+    ("START", _ANNA | {"playbook": "playbooks/site.yml", "runbook": {}}),
 ]
 
 

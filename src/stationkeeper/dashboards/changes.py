@@ -11,8 +11,9 @@ TITLE = "Changes and incidents"
 QUERY = sql(
     """
     SELECT at AS time,
-           concat_ws(' ', data #>> '{who,person}', 'ran', data ->> 'playbook', data #>> '{extra_vars,target}',
-                     nullif('(' || (data ->> 'reason') || ')', '()')) AS text,
+           concat_ws(' ', data #>> '{who,person}', 'ran',
+                     regexp_replace(data ->> 'playbook', '^.*/|[.]ya?ml$', '', 'g'),
+                     data #>> '{extra_vars,target}', nullif('(' || (data ->> 'reason') || ')', '()')) AS text,
            coalesce(data #>> '{runbook,area}', 'site') AS tags
     FROM ops.audit
     WHERE event = 'START' AND data ->> 'mode' = 'real' AND $__timeFilter(at)
