@@ -175,3 +175,23 @@ def test_a_prometheus_that_is_down_is_said_and_hinders_nothing(tmp_path: Path) -
     assert project.run("incident_open", title="all is dark") == 0, project.output
     (path,) = (tmp_path / "state" / "incidents").glob("*/incident.md")
     assert "**The alerts of its time are not known**: http://127.0.0.1:9 does not tell" in path.read_text()
+
+
+def test_somebody_who_got_in_is_answered_in_phases(tmp_path: Path) -> None:
+    variables = {
+        "stationkeeper_system": "test",
+        "stationkeeper_state": str(tmp_path / "state"),
+        "stationkeeper_inventory": str(tmp_path),
+    }
+    project = LocalProject(
+        tmp_path, variables, {"databases": {"db": {"ansible_host": "127.0.0.2"}, "hub": {}}}
+    )
+    assert project.run("security_incident", target="db", title="eve logged in") == 0, project.output
+    (path,) = (tmp_path / "state" / "incidents").glob("*/incident.md")
+    assert "| Status | open, in immediate |" in path.read_text()
+    assert "security_preserve_evidence.yml -e target=db" in path.read_text()
+    went_on_with = {"incident": path.parent.name, "phase": "containment", "note": "by a stolen key"}
+    assert project.run("security_incident", **went_on_with) == 0, project.output
+    assert "| Status | open, in containment |" in path.read_text()
+    assert project.run("security_incident", incident=path.parent.name, close=True) != 0
+    assert "closing it needs a cause" in project.output
