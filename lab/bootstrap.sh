@@ -45,7 +45,7 @@ if [ "$(cat .venv/.stationkeeper-setup 2>/dev/null)" != "$stamp" ]; then
   .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
   echo "$stamp" > .venv/.stationkeeper-setup
 fi
-# Half of what a task on localhost costs.
+# So that modules on localhost are not compiled anew for each task.
 libraries=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 install -m 0644 -t "$libraries" lab/labkit/host/lab_code_cache.py
 echo 'import lab_code_cache' > "$libraries/lab_code_cache.pth"

@@ -163,11 +163,12 @@ def _seen(given: dict[str, Any], id: str) -> dict[str, Any]:
 
 def _end(given: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
     before = silences.of(_ask(given, "silences"), given["label"], given["value"])
-    for one in before if not dry_run else ():
-        _ask(given, f"silence/{one['id']}", method="DELETE")
-    left = silences.of(_ask(given, "silences"), given["label"], given["value"])
-    if left and not dry_run:
-        raise silences.SilenceError(f"{len(left)} silences are still in force")
+    if before and not dry_run:
+        for one in before:
+            _ask(given, f"silence/{one['id']}", method="DELETE")
+        left = silences.of(_ask(given, "silences"), given["label"], given["value"])
+        if left:
+            raise silences.SilenceError(f"{len(left)} silences are still in force")
     return _told(given, before, [], changed=bool(before)) | {"silences": [_short(one) for one in before]}
 
 

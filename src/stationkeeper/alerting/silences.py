@@ -61,24 +61,22 @@ def until(now: datetime, hours: float) -> datetime:
 
 def found(silences: Iterable[Mapping[str, Any]], matchers: Sequence[Matcher]) -> list[Mapping[str, Any]]:
     """Return our silences that are in force with exactly these matchers."""
-    return [
-        one
-        for one in silences
-        if one["status"]["state"] == "active"
-        and one["createdBy"].startswith(f"{AUTHOR} ")
-        and _key(one["matchers"]) == _key(matchers)
-    ]
+    wanted = _key(matchers)
+    return [one for one in _ours(silences) if _key(one["matchers"]) == wanted]
 
 
 def of(silences: Iterable[Mapping[str, Any]], label: str, value: str) -> list[Mapping[str, Any]]:
     """Return our silences in force of a label's value, whatever else they match."""
     wanted = _key([_matcher(label, value)])
+    return [one for one in _ours(silences) if wanted <= _key(one["matchers"])]
+
+
+def _ours(silences: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the silences in force that were not made by a person."""
     return [
         one
         for one in silences
-        if one["status"]["state"] == "active"
-        and one["createdBy"].startswith(f"{AUTHOR} ")
-        and wanted <= _key(one["matchers"])
+        if one["status"]["state"] == "active" and one["createdBy"].startswith(f"{AUTHOR} ")
     ]
 
 

@@ -19,7 +19,7 @@ def verify_archives(paths: AuditPaths, key_folder: Path) -> dict[str, Report]:
         path.name: verify(path, key_folder, head_path=path.with_suffix(".head"))
         for path in sorted(paths.archive.glob("*.jsonl"))
     }
-    for chain in [*sorted(paths.archive.glob("*.jsonl")), paths.chain]:
+    for chain in paths.chains:
         named = _predecessor(chain)
         if named is None:
             continue

@@ -57,7 +57,7 @@ def lines_within(paths: AuditPaths, since: datetime, until: datetime) -> dict[st
     # The text of a time sorts as the time does.
     first, end = record.timestamp(since), record.timestamp(until)
     found = {}
-    for chain in [*sorted(paths.archive.glob("*.jsonl")), paths.chain]:
+    for chain in paths.chains:
         lines = chain.read_bytes().splitlines(keepends=True) if chain.exists() else []
         inside = [number for number, line in enumerate(lines) if first <= _time(line) < end]
         if inside:

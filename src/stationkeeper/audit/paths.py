@@ -61,6 +61,11 @@ class AuditPaths:
         return self.directory / "archive"
 
     @property
+    def chains(self) -> list[Path]:
+        """The chains that were closed, the oldest first, and after them the one in use, there or not."""
+        return [*sorted(self.archive.glob("*.jsonl")), self.chain]
+
+    @property
     def settings(self) -> Path:
         """Connection to the database that receives copies (0600)."""
         return self.directory / "database.json"
